@@ -1,0 +1,106 @@
+"""A module becomes an ONNX graph with the module's own interface and nothing the runtime doesn't read."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import logging
+import re
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+
+from easycompress.core.errors import CannotCompress, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx
+    from torch import Tensor, nn
+
+OPSET = 21
+"""The newest opset that every supported ONNX Runtime reads."""
+
+IR_VERSION = 10
+"""The file format that goes with OPSET; newer ones are refused by older runtimes."""
+
+
+def export(model: nn.Module, example: Tensor) -> onnx.ModelProto:
+    """Return the module's graph in evaluation mode, float32, with a dynamic first (batch) dimension.
+
+    `example` is (2, ...). Batch norm is folded into convolutions. Inputs keep the names of forward's arguments, the
+    first output is called `output`; initializers keep the parameters' names (see `slim.slim` for the smallest form).
+    Raises CannotCompress with the operator's name when ONNX has no form for it.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                model,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[_input_name(model)],
+                output_names=["output"],
+                dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+                verbose=False,
+            )
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        raise CannotCompress(_refusal(error)) from error
+    finally:
+        model.train(was_training)
+    if program is None:
+        raise CannotCompress("the ONNX exporter returned no graph for this model")
+    proto: onnx.ModelProto = program.model_proto
+    proto.ir_version = min(proto.ir_version, IR_VERSION)
+    return proto
+
+
+def _input_name(model: nn.Module) -> str:
+    names = [p.name for p in inspect.signature(model.forward).parameters.values() if p.kind != p.VAR_KEYWORD]
+    return names[0] if names else "input"
+
+
+def _refusal(error: BaseException) -> str:
+    """Name the operator, or else the reason, behind an exporter's failure: it hides deep in the chain of causes."""
+    texts: list[str] = []
+    seen: BaseException | None = error
+    while seen is not None and len(texts) < 10:  # noqa: PLR2004 - a chain of causes is never that long
+        texts.append(str(seen))
+        seen = seen.__cause__ or seen.__context__
+    for text in texts:
+        match = re.search(r"No ONNX function found for <OpOverload\(op='([\w.:]+)'", text) or re.search(
+            r"No decompositions? registered for (?:the complex-valued input|<OpOverload\(op='([\w.:]+)')", text
+        )
+        if match:
+            return f"operator {match[1]} has no ONNX form, so no file could run it; replace it in the model's forward"
+    for text in texts:
+        if "ConstraintViolation" in text or "specialized" in text or "Constraints violated" in text:
+            return (
+                "the model's forward fixes the batch size (a constant where x.shape[0] belongs), "
+                f"so it can't be exported: {one_line(ValueError(text), 160)}"
+            )
+    return f"the model can't be exported to ONNX: {one_line(ValueError(texts[-1]), 200)}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter: it prints progress and logs version-conversion notes that mean nothing to a user."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

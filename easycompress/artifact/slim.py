@@ -1,0 +1,144 @@
+"""Remove from an ONNX graph everything that the runtime doesn't read.
+
+Exporter metadata, names and defaults weigh more than the weights of a well compressed model.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+NAME_SHARE = 0.02
+"""A weight keeps its parameter's name where the name costs at most this share of its bytes: `inspect` can then tell."""
+
+ALL_ONES = ("strides", "dilations")
+ALL_ZEROS = ("pads",)
+WINDOWED = ("Conv", "ConvTranspose", "MaxPool", "AveragePool")
+
+
+def slim(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return an equivalent graph without metadata, spare types, defaults and doubles; inputs and outputs keep names."""
+    result = onnx.ModelProto()
+    result.CopyFrom(proto)
+    result.producer_name, result.producer_version, result.doc_string, result.domain = "easycompress", "", "", ""
+    del result.metadata_props[:]
+    graph = result.graph
+    graph.name, graph.doc_string = "g", ""
+    del graph.value_info[:], graph.metadata_props[:], graph.quantization_annotation[:]
+    for tensor in [*graph.input, *graph.output]:
+        tensor.doc_string = ""
+        del tensor.metadata_props[:]
+    for node in graph.node:
+        node.name = node.doc_string = node.overload = ""
+        del node.metadata_props[:]
+        _drop_defaults(node)
+    for initializer in graph.initializer:
+        _raw(initializer)
+    _drop_unused(graph)
+    _merge_equal_initializers(graph)
+    _shorten_names(graph)
+    used = {node.domain or "" for node in graph.node}
+    kept = [o for o in result.opset_import if (o.domain or "") in used]
+    del result.opset_import[:]
+    result.opset_import.extend(kept)
+    return result
+
+
+def _drop_defaults(node: onnx.NodeProto) -> None:
+    schema = onnx.defs.get_schema(node.op_type, domain=node.domain) if not node.domain else None
+    kept = []
+    for attribute in node.attribute:
+        value = onnx.helper.get_attribute_value(attribute)
+        default = schema.attributes.get(attribute.name) if schema else None
+        if (
+            default is not None
+            and default.default_value.name
+            and onnx.helper.get_attribute_value(default.default_value) == value
+        ):
+            continue
+        if node.op_type in WINDOWED:
+            if attribute.name in ALL_ONES and all(v == 1 for v in value):
+                continue
+            if attribute.name in ALL_ZEROS and all(v == 0 for v in value):
+                continue
+            if attribute.name == "kernel_shape" and node.op_type.startswith("Conv"):
+                continue
+        if node.op_type == "Reshape" and attribute.name == "allowzero":
+            continue  # only a zero in the shape gives it a meaning, and exported shapes hold none
+        attribute.doc_string = ""
+        kept.append(attribute)
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
+def _raw(tensor: onnx.TensorProto) -> None:
+    """Store a small tensor's typed fields as raw bytes: varints of int32 data can take ten bytes a value."""
+    tensor.doc_string = ""
+    del tensor.metadata_props[:]
+    if tensor.raw_data or tensor.data_type == onnx.TensorProto.STRING:
+        return
+    name = tensor.name
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), name))
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    used = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
+    kept = [i for i in graph.initializer if i.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _merge_equal_initializers(graph: onnx.GraphProto) -> None:
+    outputs = {o.name for o in graph.output}
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    renamed: dict[str, str] = {}
+    kept = []
+    for tensor in graph.initializer:
+        key = (tensor.data_type, tuple(tensor.dims), tensor.raw_data)
+        if tensor.raw_data and key in first and tensor.name not in outputs:
+            renamed[tensor.name] = first[key]
+            continue
+        first.setdefault(key, tensor.name)
+        kept.append(tensor)
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    _rename(graph, renamed)
+
+
+def _shorten_names(graph: onnx.GraphProto) -> None:
+    fixed = {value.name for value in [*graph.input, *graph.output]}
+    renamed: dict[str, str] = {}
+    uses: dict[str, int] = {}
+    for node in graph.node:
+        for name in node.input:
+            uses[name] = uses.get(name, 0) + 1
+    taken = set(fixed)
+    for tensor in graph.initializer:
+        plain = tensor.name.removesuffix("_quantized")
+        cost = len(plain) * (1 + uses.get(tensor.name, 0))
+        if cost <= NAME_SHARE * len(tensor.raw_data) and plain not in taken:
+            renamed[tensor.name] = plain
+            taken.add(plain)
+    count = 0
+    names = [t.name for t in graph.initializer] + [name for node in graph.node for name in node.output if name]
+    for name in names:
+        if name in renamed or name in fixed:
+            continue
+        while (short := np.base_repr(count, 36).lower()) in taken:
+            count += 1
+        renamed[name] = short
+        count += 1
+    _rename(graph, renamed)
+    for tensor in graph.initializer:
+        tensor.name = renamed.get(tensor.name, tensor.name)
+
+
+def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
+    if not names:
+        return
+    for node in graph.node:
+        for tensors in (node.input, node.output):
+            changed = [names.get(name, name) for name in tensors]
+            del tensors[:]
+            tensors.extend(changed)

@@ -1,0 +1,34 @@
+"""Every way in which easycompress says no.
+
+EasyCompressError
+|- BadInput            exit 2   the input or the request is wrong; the text says what, where and what to do instead
+`- CannotCompress      exit 3   this model can't be compressed that way; the text names the layer or operator
+
+A goal that was not met is not an error: it is a verdict (see core.outcome).
+"""
+
+from __future__ import annotations
+
+
+class EasyCompressError(Exception):
+    """Base class. Its text is one line, written for the user."""
+
+    exit_code = 2
+
+
+class BadInput(EasyCompressError):
+    """The user's input is wrong, missing or contradictory."""
+
+    exit_code = 2
+
+
+class CannotCompress(EasyCompressError):
+    """The model can't be compressed that way."""
+
+    exit_code = 3
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """Return the text of any exception as one line of at most `limit` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,117 @@
+"""What came out: measurements, the paired drop, steps, the report, the verdict and its exit code."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from easycompress.core.goal import Frozen
+
+Verdict = Literal["met", "target-missed", "floor-missed", "undecided"]
+
+SCHEMA = "easycompress-report/1"
+
+
+class Latency(Frozen):
+    """Latency of one batch in ONNX Runtime: median and interquartile range in ms, over `runs` timed runs."""
+
+    batch: int
+    median: float
+    iqr: float
+    threads: int
+    runs: int
+
+
+class Energy(Frozen):
+    """Energy of one inference in mJ, and where the number comes from."""
+
+    value: float
+    source: Literal["measured", "estimated"]
+
+
+class Measurement(Frozen):
+    """Numbers about one written file. `quality` in the metric's unit, `macs` per sample, `size_bytes` on disk."""
+
+    quality: float
+    size_bytes: int
+    params: int
+    macs: int
+    latency_ms: tuple[Latency, ...]
+    energy_mj: Energy
+
+
+class Drop(Frozen):
+    """The paired drop in the metric's unit, positive = worse.
+
+    `worse` and `better` count the samples that changed for the worse and for the better. `upper_95` is the one-sided
+    95 % upper bound, None when there are too few changed samples for one. `certified` is True when the bound meets the
+    floor. `needed` is the number of samples at which it would at these flip rates, None when no number helps.
+    """
+
+    estimate: float
+    upper_95: float | None
+    n: int
+    worse: int
+    better: int
+    certified: bool
+    needed: int | None = None
+
+
+class StepRecord(Frozen):
+    """One thing that was tried. `before` and `after` hold `objective`, `ratio` `quality` (on *select*), if known."""
+
+    action: str
+    settings: dict[str, Any]
+    before: dict[str, float | None]
+    after: dict[str, float | None]
+    verdict: Literal["kept", "weakened", "reverted", "skipped"]
+    seconds: float
+    epochs: int
+    reason: str
+
+
+class Artifact(Frozen):
+    """One written file: its path inside OUT, bytes, SHA-256."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class Report(Frozen):
+    """The whole story of one run; `report.json` is exactly this."""
+
+    schema_: str = SCHEMA
+    request: dict[str, Any]
+    environment: dict[str, Any]
+    profile: dict[str, Any]
+    decisions: tuple[dict[str, Any], ...]
+    plan: dict[str, Any]
+    steps: tuple[StepRecord, ...]
+    baseline: Measurement
+    final: Measurement
+    ratio: float
+    drop: Drop
+    target_met: bool
+    drop_met: bool
+    verdict: Verdict
+    summary: str
+    artifacts: tuple[Artifact, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form, `schema` first."""
+        data = self.model_dump(mode="json")
+        return {"schema": data.pop("schema_"), **data}
+
+
+def decide(*, target_met: bool, drop_met: bool, certify: bool, certified: bool) -> Verdict:
+    """Return the verdict. The floor comes first; `undecided` only when the estimate meets it and the bound does not."""
+    if not drop_met:
+        return "floor-missed"
+    if certify and not certified:
+        return "undecided"
+    return "met" if target_met else "target-missed"
+
+
+def exit_code(verdict: Verdict) -> int:
+    """Return the process exit code of a verdict: 0 met, 1 not met, 4 undecided."""
+    return {"met": 0, "target-missed": 1, "floor-missed": 1, "undecided": 4}[verdict]

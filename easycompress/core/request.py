@@ -1,0 +1,39 @@
+"""Everything that one run was asked for, as text and numbers: JSON-able, holds no model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from easycompress.core.goal import Frozen
+
+
+class Request(Frozen):
+    """The inputs of one run, in the user's own words. Keyword and field names are the flags with underscores.
+
+    `model` is a path, or a label when the model was handed over in Python. `mean` and `std` are per channel, of images
+    scaled to 0..1. `batch` and `threads` say what latency is judged at; `threads` 0 means the physical cores.
+    """
+
+    model: str
+    factory: str | None = None
+    data: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    augment: str = "none"
+    metric: str = "accuracy"
+    loss: str | None = None
+    objective: str = "size"
+    target: str | None = None
+    max_drop: str | None = None
+    min_quality: str | None = None
+    format: str = "onnx"
+    budget: str = "20min"
+    backend: Literal["cpu", "gpu"] = "cpu"
+    batch: int = 1
+    threads: int = 0
+    certify: bool = False
+    seed: int = 0
+    trust_pickle: bool = False
+    force: bool = False
+    recipe: str | None = None
+    out: str | None = None

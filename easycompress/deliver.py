@@ -1,0 +1,200 @@
+"""The end of a run: the chosen file is measured once on *report*, beside the original, and everything is written."""
+
+from __future__ import annotations
+
+import io
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+from safetensors.torch import load_file, save
+
+from easycompress.core.files import sha256, write_bytes, write_json, write_text
+from easycompress.core.outcome import Artifact, Drop, Measurement, Report, decide
+from easycompress.executor.replay import record_json
+from easycompress.measure.files import measure_pair
+from easycompress.measure.runtime import Runtime, scores_from
+from easycompress.measure.statistics import paired_drop, within
+from easycompress.report.html import render
+from easycompress.report.reading import value_of
+from easycompress.report.sentence import sentence
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from easycompress.core.plan import Plan
+    from easycompress.core.request import Request
+    from easycompress.executor.journal import Journal
+    from easycompress.executor.run import Executed
+    from easycompress.prepare import Prepared
+
+PACKAGES = ("easycompress", "torch", "onnx", "onnxruntime", "torch-pruning", "numpy")
+
+FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
+"""Processor features that change what int8 costs, and on old ones what it computes."""
+
+
+def deliver(
+    prepared: Prepared, request: Request, plan: Plan, executed: Executed, journal: Journal, out: Path
+) -> Report:
+    """Write the files of OUT, measure them, and return the report. The journal is marked finished last."""
+    _place(prepared, executed, journal, out)
+    task = prepared.task
+    final = out / "model.onnx"
+    outputs = [Runtime(path, prepared.threads).outputs(task.data.report) for path in (prepared.baseline, final)]
+    scores = [scores_from(output, task.data.report, task.metric) for output in outputs]
+    qualities = (task.metric.quality(scores[0]), task.metric.quality(scores[1]))
+    allowed = prepared.goal.floor.allowed_drop(qualities[0], higher_is_better=task.metric.higher_is_better)
+    drop = paired_drop(scores[0], scores[1], task.metric, allowed)
+    batches = tuple(dict.fromkeys((1, request.batch)))
+    before, after = measure_pair(prepared.baseline, final, qualities, task.example, batches, prepared.threads)
+    _write_predictions(out, prepared, outputs, scores)
+    _write_recipe(out, request, executed)
+    report = _judge(prepared, request, plan, executed, drop, allowed, before, after, journal)
+    report = report.model_copy(update={"artifacts": _artifacts(out)})
+    write_text(out / "report.html", render(report))
+    report = report.model_copy(update={"artifacts": _artifacts(out)})
+    write_json(out / "report.json", report.to_json())
+    journal.finish()
+    return report
+
+
+def _judge(
+    prepared: Prepared,
+    request: Request,
+    plan: Plan,
+    executed: Executed,
+    drop: Drop,
+    allowed: float,
+    before: Measurement,
+    after: Measurement,
+    journal: Journal,
+) -> Report:
+    goal, metric = prepared.goal, prepared.task.metric
+    values = [value_of(m, goal.objective, request.batch) for m in (before, after)]
+    ratio = values[0] / values[1] if executed.best is not None else 1.0
+    target_met = ratio > 1 if goal.target.kind == "max" else bool(ratio >= goal.target.ratio(values[0]) * (1 - 1e-12))
+    if goal.target.kind == "absolute":
+        target_met = values[1] <= goal.target.value
+    drop_met = within(drop.estimate, allowed)
+    verdict = decide(target_met=target_met, drop_met=drop_met, certify=request.certify, certified=drop.certified)
+    summary = sentence(
+        objective=goal.objective,
+        target=goal.target,
+        before=values[0],
+        after=values[1] if executed.best is not None else values[0],
+        ratio=ratio,
+        drop=drop,
+        allowed=allowed,
+        verdict=verdict,
+        percent=metric.percent,
+        why=executed.why if verdict == "target-missed" else None,
+    )
+    return Report(
+        request=request.model_dump(mode="json"),
+        environment=environment(prepared.threads) | {"seconds": round(journal.elapsed(), 1)},
+        profile=prepared.profile.model_dump(mode="json"),
+        decisions=tuple(decision.model_dump() for decision in plan.decisions),
+        plan={
+            "steps": [step.model_dump() for step in plan.steps],
+            "notes": [prepared.task.data.note, *prepared.task.notes, *plan.notes],
+        },
+        steps=executed.steps,
+        baseline=before,
+        final=after,
+        ratio=ratio,
+        drop=drop,
+        target_met=target_met,
+        drop_met=drop_met,
+        verdict=verdict,
+        summary=summary,
+        artifacts=(),
+    )
+
+
+def _place(prepared: Prepared, executed: Executed, journal: Journal, out: Path) -> None:
+    """Put the chosen model's files into OUT; the original's where nothing was accepted."""
+    shape = tuple(prepared.task.example.shape[1:])
+    best = executed.best
+    if best is None:
+        shutil.copyfile(prepared.baseline, out / "model.onnx")
+        state = prepared.task.model.state_dict()
+        write_bytes(out / "model.safetensors", save({n: t.contiguous().clone() for n, t in state.items()}))
+        write_json(out / "record.json", record_json((), [], shape))
+        return
+    shutil.copyfile(journal.path(f"{best.tag}.onnx"), out / "model.onnx")
+    tensors = journal.path(f"{best.tag}.safetensors")
+    shutil.copyfile(tensors, out / "model.safetensors")
+    names = load_file(str(tensors))
+    codes = [name.removesuffix(".values") for name in names if name.endswith(".weight.values")]
+    write_json(out / "record.json", record_json(best.records, codes, shape))
+
+
+def _write_predictions(out: Path, prepared: Prepared, outputs: list[Any], scores: list[Any]) -> None:
+    """Write the report split's answers, before and after: what a later check pairs its own with."""
+    answers = [o.argmax(1) if prepared.task.metric.binary else o for o in outputs]
+    targets = prepared.task.data.report.targets
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        before=answers[0],
+        after=answers[1],
+        scores_before=scores[0],
+        scores_after=scores[1],
+        targets=np.empty(0) if targets is None else targets.numpy(),
+    )
+    write_bytes(out / "predictions.npz", buffer.getvalue())
+
+
+def _write_recipe(out: Path, request: Request, executed: Executed) -> None:
+    best = executed.best
+    recipe = {
+        "schema": "easycompress-recipe/1",
+        "objective": request.objective,
+        "target": request.target,
+        "max_drop": request.max_drop,
+        "min_quality": request.min_quality,
+        "seed": request.seed,
+        "steps": [dict(action) for action in best.actions] if best is not None else [],
+    }
+    recipe = {key: value for key, value in recipe.items() if value is not None}
+    write_text(out / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False))
+
+
+def _artifacts(out: Path) -> tuple[Artifact, ...]:
+    names = ("model.onnx", "model.safetensors", "record.json", "recipe.yaml", "predictions.npz", "report.html")
+    paths = [out / name for name in names if (out / name).exists()]
+    return tuple(Artifact(path=p.name, bytes=p.stat().st_size, sha256=sha256(p)) for p in paths)
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """Return what the numbers depend on: software, processor and threads."""
+    found: dict[str, Any] = {"python": platform.python_version(), "system": platform.platform(terse=True)}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed as a package"
+    found["processor"], flags = _processor()
+    found["features"] = " ".join(feature for feature in FEATURES if feature in flags) or "none known"
+    found["threads"] = threads
+    return found
+
+
+def _processor() -> tuple[str, set[str]]:
+    name, flags = platform.processor() or platform.machine(), set[str]()
+    try:
+        with open("/proc/cpuinfo") as file:  # noqa: PTH123 - a kernel file
+            for line in file:
+                key, _, value = line.partition(":")
+                if key.strip() == "model name":
+                    name = value.strip()
+                elif key.strip() in ("flags", "Features"):
+                    flags = set(value.split())
+                    break
+    except OSError:
+        pass  # not Linux: the machine's name says enough
+    return name, flags

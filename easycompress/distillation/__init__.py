@@ -1,0 +1,1 @@
+"""Logit distillation from the original model."""

@@ -1,0 +1,27 @@
+"""The settings of logit distillation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from easycompress.core.plan import Action
+
+Technique = Literal["soft", "hard", "combined"]
+
+
+class Distillation(Action):
+    """Train the compressed model to answer as the original does.
+
+    soft: T^2 KL(teacher || student) at temperature T. hard: the task's loss on the labels. combined:
+    `alpha` x hard + (1 - `alpha`) x soft. mode `target` stops as soon as the floor is comfortably met, mode `budget`
+    uses all epochs; both keep the best epoch. `epochs` None: as many as the budget allows.
+    """
+
+    kind: Literal["distillation"] = "distillation"
+    technique: Technique = "combined"
+    temperature: float = Field(default=2.0, gt=0)
+    alpha: float = Field(default=0.5, ge=0, le=1)
+    mode: Literal["target", "budget"] = "target"
+    epochs: int | None = Field(default=None, ge=1)

@@ -1,0 +1,1 @@
+"""Applies a plan, guards the floor and keeps a journal."""

@@ -1,0 +1,92 @@
+"""Actions applied one after the other to a copy of the model."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from easycompress.artifact.write import write_model
+from easycompress.techniques import technique_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import onnx
+    from torch import nn
+
+    from easycompress.codes.base import Code
+    from easycompress.core.plan import Action
+    from easycompress.core.task import Task
+    from easycompress.technique import Context, FilePass
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one action did: `quality` on *select* in PyTorch (NaN when nobody asked), `measured` objective and ratio."""
+
+    action: Action
+    quality: float
+    epochs: int
+    seconds: float
+    measured: tuple[float, float] | None
+
+
+@dataclass
+class Built:
+    """A treated copy of the model, and what it takes to write it and to rebuild it."""
+
+    model: nn.Module
+    records: list[dict[str, Any]] = field(default_factory=list)
+    codes: dict[str, Code] = field(default_factory=dict)
+    passes: list[FilePass] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
+
+    @property
+    def epochs(self) -> int:
+        """Return the training epochs that went into it."""
+        return sum(stage.epochs for stage in self.stages)
+
+    def then(
+        self,
+        actions: Sequence[Action],
+        context: Context,
+        measure: Callable[[nn.Module], tuple[float, float]] | None = None,
+    ) -> Built:
+        """Return a copy with further actions applied; see build()."""
+        built = Built(
+            copy.deepcopy(self.model), list(self.records), dict(self.codes), list(self.passes), list(self.stages)
+        )
+        for action in actions:
+            begin = time.perf_counter()
+            applied = technique_for(action).apply(built.model, action, context)
+            seconds = time.perf_counter() - begin
+            built.model = applied.model.eval()
+            built.codes |= applied.codes
+            built.records.append({"kind": action.kind, "record": applied.record})
+            if applied.file_pass is not None:
+                built.passes.append(applied.file_pass)
+            quality = context.evaluate(built.model) if context.evaluate is not None else float("nan")
+            structural = measure is not None and "removed" in applied.record
+            measured = measure(built.model) if structural and measure is not None else None
+            built.stages.append(Stage(action, quality, applied.epochs, seconds, measured))
+        return built
+
+    def write(self, task: Task, path: Path) -> onnx.ModelProto:
+        """Write the file that would be delivered."""
+        return write_model(self.model, task.example, path, self.passes)
+
+
+def build(
+    task: Task,
+    actions: Sequence[Action],
+    context: Context,
+    measure: Callable[[nn.Module], tuple[float, float]] | None = None,
+) -> Built:
+    """Apply `actions` in order to a copy of the task's model.
+
+    `measure(model)` -> (objective, ratio) is asked for after each action that changed the structure of a float model.
+    """
+    return Built(copy.deepcopy(task.model).eval()).then(actions, context, measure)

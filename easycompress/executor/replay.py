@@ -1,0 +1,64 @@
+"""From the written record back to a module: the structure replayed on a fresh one, then the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from easycompress.codes.affine import Affine
+from easycompress.core.errors import BadInput, one_line
+from easycompress.core.files import read_json
+from easycompress.techniques import technique_named
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+SCHEMA = "easycompress-record/1"
+
+
+def record_json(records: tuple[dict[str, Any], ...], codes: list[str], sample_shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return record.json: the structural records in order, which parameters are coded, and one sample's shape."""
+    return {
+        "schema": SCHEMA,
+        "sample_shape": list(sample_shape),
+        "records": list(records),
+        "codes": dict.fromkeys(sorted(codes), Affine.form),
+    }
+
+
+def load(out: str | Path, factory: Callable[[], nn.Module]) -> nn.Module:
+    """Return the compressed module, in evaluation mode, ready to train on.
+
+    `out` is a folder that easycompress wrote, `factory` what makes the original module. Coded weights are dense again,
+    on their grid; activations are float. No pickle is read. Raises BadInput when folder and factory don't fit.
+    """
+    folder = Path(out)
+    record = read_json(folder / "record.json")
+    if record.get("schema") != SCHEMA:
+        raise BadInput(f"{folder}/record.json: schema {record.get('schema')!r}, this version reads {SCHEMA}")
+    try:
+        tensors = load_file(str(folder / "model.safetensors"))
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{folder}/model.safetensors: can't be read ({one_line(error)})") from error
+    return rebuild(factory().float().eval(), record, tensors, str(folder))
+
+
+def rebuild(model: nn.Module, record: dict[str, Any], tensors: dict[str, Tensor], where: str) -> nn.Module:
+    """Replay `record` on a fresh `model` and fill in `tensors`."""
+    example = torch.zeros(2, *record["sample_shape"])
+    for entry in record["records"]:
+        model = technique_named(entry["kind"]).replay(model, entry["record"], example)
+    state = dict(tensors)
+    for name in record["codes"]:
+        state[name] = Affine(state.pop(f"{name}.values"), state.pop(f"{name}.scale")).dense()
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise BadInput(f"{where}: doesn't fit this factory's module ({one_line(error, 200)})") from error
+    return model.eval()

@@ -1,0 +1,140 @@
+"""The search for the least destructive plan that reaches the target, else for the most that the floor permits.
+
+It knows nothing of models: it is handed `probe` (an untrained candidate's ratio) and `attempt` (a trained and judged
+candidate), both over a strength in [0, 1] whose ratio grows with it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RESOLUTION = 1 / 64
+"""Strengths closer than this are not told apart."""
+
+CLOSE_ENOUGH = 1.02
+"""A strength whose ratio is within this factor of the target is least enough."""
+
+BETTER = 1.01
+"""A candidate whose untrained file isn't better than the best accepted one by this factor is not worth training."""
+
+MOST_ATTEMPTS = 7
+"""Trained candidates of one run."""
+
+FIRST_SHARE = 0.6
+"""Share of the budget of a first attempt that is expected to reach the target."""
+
+SECOND_SHARE = 0.5
+"""Share of the rest for a second one at the same strength, trained to the end, before the target gives."""
+
+
+class Judged(Protocol):
+    """What the search needs to know of an attempt."""
+
+    @property
+    def ratio(self) -> float:
+        """Baseline / result."""
+        ...
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the floor holds on *select*."""
+        ...
+
+
+AttemptT = TypeVar("AttemptT", bound=Judged)
+MadeT_co = TypeVar("MadeT_co", bound=Judged, covariant=True)
+
+
+class Attempter(Protocol[MadeT_co]):
+    """Makes and judges a candidate."""
+
+    def __call__(self, strength: float, share: float, *, insist: bool = False) -> MadeT_co:
+        """Spend `share` of what is left on a candidate of that strength; `insist`: don't stop training early."""
+        ...
+
+
+@dataclass
+class Outcome(Generic[AttemptT]):
+    """`best` is the accepted attempt with the largest ratio, None when none was; `tried` all, in order, by strength."""
+
+    best: AttemptT | None = None
+    tried: list[tuple[float, AttemptT]] = field(default_factory=list)
+
+    def add(self, strength: float, attempt: AttemptT) -> bool:
+        """Take in an attempt; return whether it was accepted."""
+        self.tried.append((strength, attempt))
+        if attempt.accepted and (self.best is None or attempt.ratio > self.best.ratio):
+            self.best = attempt
+        return attempt.accepted
+
+
+def least_strength(probe: Callable[[float], float], needed: float) -> float | None:
+    """Return the least strength in [0, 1] whose untrained file reaches the ratio `needed`; None when 1 does not.
+
+    Bisection over real files, RESOLUTION fine; it ends early at a ratio within CLOSE_ENOUGH of what is needed.
+    """
+    if probe(0.0) >= needed:
+        return 0.0
+    low, high = 0.0, 1.0
+    ratio_high = probe(high)
+    if ratio_high < needed:
+        return None
+    while high - low > RESOLUTION and ratio_high > CLOSE_ENOUGH * needed:
+        middle = (low + high) / 2
+        ratio = probe(middle)
+        if ratio >= needed:
+            high, ratio_high = middle, ratio
+        else:
+            low = middle
+    return high
+
+
+def search(
+    least: float | None,
+    attempt: Attempter[AttemptT],
+    probe: Callable[[float], float],
+    may_go_on: Callable[[], bool],
+) -> Outcome[AttemptT]:
+    """Return the best attempt.
+
+    `least` is the strength at which the target is reached, None when it is out of reach or the most is wanted.
+    The least strength goes first, twice if need be, the second time insisting; where it fails, or where there is none,
+    weaker ones are bisected between the strongest accepted and the weakest rejected, but for those whose `probe` gains
+    nothing. `may_go_on()` says whether another attempt is worth its time.
+    """
+    outcome: Outcome[AttemptT] = Outcome()
+    high = 1.0 + RESOLUTION
+    if least is not None:
+        if outcome.add(least, attempt(least, FIRST_SHARE)) or least == 0:
+            return outcome
+        if may_go_on() and outcome.add(least, attempt(least, SECOND_SHARE, insist=True)):
+            return outcome
+        high = least
+    if not outcome.add(0.0, attempt(0.0, _share(outcome))):
+        return outcome
+    low = 0.0
+    while high - low > 2 * RESOLUTION and len(outcome.tried) < MOST_ATTEMPTS and may_go_on():
+        middle = min((low + high) / 2, 1.0)
+        if outcome.best is not None and probe(middle) <= BETTER * outcome.best.ratio:
+            low = middle
+            continue
+        if outcome.add(middle, attempt(middle, _share(outcome))):
+            low = middle
+        else:
+            high = middle
+    return outcome
+
+
+def _share(outcome: Outcome[AttemptT]) -> float:
+    """Return an equal share of what is left for each attempt that may still come."""
+    return 1 / max(1, MOST_ATTEMPTS - len(outcome.tried))
+
+
+def least_needed(ratio: float, *, measured: bool, margin: float) -> float:
+    """Return the ratio to aim at: a measured one (time) must leave room for the noise of the last measurement."""
+    return ratio * margin if measured and math.isfinite(ratio) else ratio

@@ -1,0 +1,154 @@
+"""Training as the executor offers it to techniques: speed, teacher, checkpoints, and when to stop."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from easycompress.distillation.settings import Distillation
+from easycompress.distillation.technique import make_term
+from easycompress.executor.guard import comfortable
+from easycompress.measure.statistics import paired_drop, paired_error
+from easycompress.pruning.settings import StructuredPruning
+from easycompress.technique import Context
+from easycompress.training.fit import Hooks, Schedule, fit
+from easycompress.training.speed import Speed, tune
+from easycompress.training.terms import Teacher, make_teacher
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from easycompress.core.plan import Action
+    from easycompress.core.profile import ModelProfile
+    from easycompress.core.progress import Progress
+    from easycompress.core.task import Task
+    from easycompress.executor.clock import Allowance, Clock
+    from easycompress.executor.journal import Journal
+
+BATCH = 128
+"""Training batch size."""
+
+EVALUATION_BATCH = 500
+
+RECOVERY_SHARE = 0.1
+"""Share of an attempt's epochs that each recovery between two prunings takes, at least one epoch."""
+
+RECOVERY_RATE = 0.02
+"""Peak rate of those short recoveries."""
+
+
+class Trainer:
+    """Makes the contexts of one run. `allowed` is the permitted drop on *select*, `baseline` the scores there, (N,)."""
+
+    def __init__(
+        self,
+        task: Task,
+        profile: ModelProfile,
+        journal: Journal,
+        clock: Clock,
+        progress: Progress,
+        *,
+        baseline: np.ndarray[Any, Any],
+        allowed: float,
+        seed: int,
+    ) -> None:
+        self.task, self.profile, self.journal, self.clock, self.progress = task, profile, journal, clock, progress
+        self.baseline, self.allowed, self.seed = baseline, allowed, seed
+        self.train = task.data.train
+        self._scores = baseline
+
+    @cached_property
+    def speed(self) -> Speed:
+        """How to train fastest here, tried once a run."""
+        return Speed.model_validate(
+            self.journal.once("speed", lambda: tune(self.task.model, self.train, BATCH).model_dump())
+        )
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The original model's answers, remembered where the training data isn't augmented."""
+        self.progress.now("the original model answers the training data, once")
+        with self.speed.applied():
+            return make_teacher(self.task.model, self.train, cache=self.task.augment is None)
+
+    def step_seconds(self, model: nn.Module) -> float:
+        """Return the seconds of one training step of `model`; 0 where time is not what limits training."""
+        if self.clock.budget.kind != "time" or not len(self.train):
+            return 0.0
+        return tune(model, self.train, BATCH, only=self.speed).step_seconds
+
+    def evaluate(self, model: nn.Module) -> float:
+        """Return the quality on *select* in PyTorch, larger is better, and remember the scores for `enough`."""
+        metric, parts = self.task.metric, []
+        with torch.no_grad():
+            for inputs, targets in self.task.data.select.batches(EVALUATION_BATCH):
+                outputs = model(inputs).float()
+                parts.append(metric.scores(outputs, targets if targets is not None else torch.empty(0)))
+        self._scores = np.concatenate(parts)
+        quality = metric.quality(self._scores)
+        return quality if metric.higher_is_better else -quality
+
+    def enough(self, _score: float) -> bool:
+        """Tell whether what `evaluate` last saw meets the floor comfortably."""
+        drop = paired_drop(self.baseline, self._scores, self.task.metric, self.allowed)
+        return comfortable(drop, paired_error(self.baseline, self._scores, self.task.metric), self.allowed)
+
+    def plain_context(self) -> Context:
+        """Return a context in which nothing is trained and nothing evaluated."""
+        return Context(self.task, self.profile, self.seed, self.progress)
+
+    def context(self, tag: str, number: int, actions: Sequence[Action], allowance: Allowance) -> Context:
+        """Return the context of an attempt. Its training is checkpointed under `tag`, and random by its `number`."""
+        seed = 1000 * self.seed + number
+        distillation = next((a for a in actions if isinstance(a, Distillation)), None)
+        if distillation is None or not allowance.epochs:
+            return Context(self.task, self.profile, seed, self.progress, evaluate=self.evaluate)
+        pruning = next((a for a in actions if isinstance(a, StructuredPruning)), None)
+        pauses = pruning.steps - 1 if pruning is not None else 0
+        each = max(1, round(RECOVERY_SHARE * allowance.epochs))
+        if each * pauses > allowance.epochs // 2:
+            each = 0
+        main = Context(
+            self.task,
+            self.profile,
+            seed,
+            self.progress,
+            epochs=allowance.epochs - each * pauses,
+            samples=allowance.samples,
+            speed=self.speed,
+            teacher=lambda: self.teacher,
+            evaluate=self.evaluate,
+            enough=self.enough,
+            out_of_time=lambda seconds: self._tick(allowance, seconds),
+            recover=lambda model, index: self._recover(tag, index, model, each, distillation, main) if each else 0,
+            checkpoint=self.journal.path(f"{tag}.last.checkpoint"),
+        )
+        return main
+
+    def _recover(
+        self, tag: str, index: int, model: nn.Module, epochs: int, distillation: Distillation, context: Context
+    ) -> int:
+        """Train briefly between two prunings; return the epochs."""
+        schedule = Schedule(
+            epochs=epochs, lr=RECOVERY_RATE, batch=BATCH, samples=context.samples, seed=context.seed + 500 * index
+        )
+        hooks = Hooks(
+            self.evaluate,
+            out_of_time=context.out_of_time,
+            augment=self.task.augment,
+            progress=self.progress,
+            label=f"recovery after pruning step {index}",
+        )
+        checkpoint = self.journal.path(f"{tag}.{index}.checkpoint")
+        history = fit(model, self.train, make_term(distillation, context), schedule, self.speed, hooks, checkpoint)
+        return len(history.epochs)
+
+    def _tick(self, allowance: Allowance, epoch_seconds: float) -> bool:
+        """Save the time spent, so that a resumed run knows it, and tell whether another epoch would be late."""
+        self.journal.save()
+        return self.clock.late(allowance, epoch_seconds)

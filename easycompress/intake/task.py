@@ -1,0 +1,129 @@
+"""A model and data become a task, once everything that training would trip over has been checked."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from easycompress.core.errors import BadInput, one_line
+from easycompress.core.task import Metric, Split, Splits, Task
+from easycompress.intake.augment import make_augment
+from easycompress.intake.splits import check_labels, make_splits
+from easycompress.intake.userfile import load_function
+from easycompress.metrics import LOSSES, METRICS, default_loss, user_metric
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from easycompress.core.request import Request
+    from easycompress.intake.data import Raw
+
+ANSWER_BATCH = 500
+
+
+def make_task(model: nn.Module, raw: Raw, request: Request, base: Path, checkpoint_bytes: int | None = None) -> Task:
+    """Check model and data against each other and return the task. The caller's model is copied, not changed.
+
+    Raises BadInput, in one line, for NaN in weights or data, inputs of another shape than the model takes, labels
+    outside the classes, splits that prove nothing.
+    """
+    metric = find_metric(request.metric, base)
+    model = copy.deepcopy(model).float().cpu().eval()
+    check_weights(model)
+    labelled = metric.name != "agreement"
+    splits = make_splits(raw, seed=request.seed, labelled=labelled)
+    example = splits.select.inputs[:2] if len(splits.select) > 1 else splits.select.inputs.repeat(2, *_ones(splits))
+    outputs = check_forward(model, example)
+    if labelled and metric.binary:
+        check_labels(splits, outputs.shape[1])
+    if not labelled:
+        splits = _answered(model, splits)
+    return Task(
+        model=model,
+        data=splits,
+        example=example.contiguous(),
+        metric=metric,
+        loss=find_loss(request.loss or default_loss(metric), base),
+        augment=make_augment(request.augment, base),
+        checkpoint_bytes=checkpoint_bytes,
+    )
+
+
+def _ones(splits: Splits) -> list[int]:
+    return [1] * (splits.select.inputs.dim() - 1)
+
+
+def find_metric(spec: str, base: Path) -> Metric:
+    """Return the metric of that name, or the user's own."""
+    if spec in METRICS:
+        return METRICS[spec]
+    if ":" not in spec:
+        raise BadInput(f"--metric {spec}: unknown; use one of {', '.join(METRICS)}, or file.py:function")
+    return user_metric(load_function(spec, "--metric", base), spec)
+
+
+def find_loss(spec: str, base: Path) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the loss of that name, or the user's own."""
+    if spec in LOSSES:
+        return LOSSES[spec]
+    if ":" not in spec:
+        raise BadInput(f"--loss {spec}: unknown; use one of {', '.join(LOSSES)}, or file.py:function")
+    function = load_function(spec, "--loss", base)
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        try:
+            result: Tensor = function(outputs, targets)
+        except Exception as error:  # the user's own code may raise anything
+            raise BadInput(f"--loss {spec}: it raised {type(error).__name__}: {one_line(error)}") from error
+        return result
+
+    return loss
+
+
+def check_weights(model: nn.Module) -> None:
+    """Raise BadInput naming the first parameter or buffer that is not finite."""
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            count = int((~torch.isfinite(value)).sum())
+            raise BadInput(f"model: {name} holds {count} values that are NaN or infinite; repair the checkpoint")
+
+
+def check_forward(model: nn.Module, example: Tensor) -> Tensor:
+    """Run the model on a small batch and return its output. Raises BadInput with both shapes where that fails."""
+    shape = tuple(example.shape[1:])
+    try:
+        with torch.no_grad():
+            outputs = model(example)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise BadInput(
+            f"the model doesn't take samples of shape {shape}: {one_line(error, 160)}; check --data against the model"
+        ) from error
+    if not isinstance(outputs, Tensor):
+        raise BadInput(f"the model returns a {type(outputs).__name__}; it must return one tensor, (N, ...), for now")
+    if outputs.dim() < 2 or len(outputs) != len(example):  # noqa: PLR2004 - (N, C)
+        raise BadInput(
+            f"the model returns shape {tuple(outputs.shape)} for {len(example)} samples; it must return (N, C)"
+        )
+    if not torch.isfinite(outputs).all():
+        raise BadInput(
+            "the model's outputs for the first samples are NaN or infinite; check the weights and --mean, --std"
+        )
+    return outputs
+
+
+def _answered(model: nn.Module, splits: Splits) -> Splits:
+    """Give every split the model's own answers as targets: what `agreement` compares with."""
+
+    def answer(split: Split) -> Split:
+        with torch.no_grad():
+            parts = [model(inputs).argmax(1) for inputs, _ in split.batches(ANSWER_BATCH)]
+        return replace(split, targets=torch.cat(parts) if parts else torch.empty(0, dtype=torch.long))
+
+    return Splits(
+        answer(splits.train), answer(splits.calibration), answer(splits.select), answer(splits.report), splits.note
+    )

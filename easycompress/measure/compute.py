@@ -1,0 +1,88 @@
+"""Multiply-accumulates of a written graph, operator by operator."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import onnx
+
+from easycompress.core.errors import CannotCompress
+
+LINEAR_OPS = ("Gemm", "MatMul")
+CONV_OPS = ("Conv", "ConvTranspose")
+
+
+@dataclass(frozen=True)
+class OperatorMacs:
+    """One operator of the graph: its type, the weight it multiplies by ('' for two activations), MACs per sample."""
+
+    op: str
+    weight: str
+    macs: int
+
+
+def macs_by_operator(proto: onnx.ModelProto) -> list[OperatorMacs]:
+    """Count convolutions, linear layers and matrix products (attention) for one sample.
+
+    A fused multiply and add counts once; biases, activations and normalisation count nothing. Raises CannotCompress
+    where a shape that is needed can't be inferred.
+    """
+    shapes = _shapes(proto)
+    producers = {name: node for node in proto.graph.node for name in node.output}
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    rows = []
+    for node in proto.graph.node:
+        if node.op_type not in (*LINEAR_OPS, *CONV_OPS):
+            continue
+        left, right, out = (_shape(shapes, name, node) for name in (node.input[0], node.input[1], node.output[0]))
+        if node.op_type == "Conv":
+            macs = math.prod(out) * math.prod(right[1:])
+        elif node.op_type == "ConvTranspose":
+            macs = math.prod(left) * math.prod(right[1:])
+        else:
+            transposed = any(a.name == "transA" and a.i for a in node.attribute)
+            macs = math.prod(out) * (left[0] if transposed else left[-1])
+        rows.append(OperatorMacs(node.op_type, _weight_name(node.input[1], producers, weights), macs))
+    return rows
+
+
+def macs(proto: onnx.ModelProto) -> int:
+    """Return the multiply-accumulates of one sample."""
+    return sum(row.macs for row in macs_by_operator(proto))
+
+
+def _weight_name(name: str, producers: dict[str, onnx.NodeProto], weights: set[str]) -> str:
+    """Follow a weight back through dequantization and reshaping to the initializer it is stored in."""
+    while name not in weights:
+        node = producers.get(name)
+        if node is None or node.op_type not in ("DequantizeLinear", "Transpose", "Reshape", "Cast"):
+            return ""
+        name = node.input[0]
+    return name
+
+
+def _shapes(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    names = {tensor.name for tensor in copy.graph.initializer}
+    for value in copy.graph.input:
+        if value.name not in names and value.type.tensor_type.shape.dim:
+            value.type.tensor_type.shape.dim[0].dim_value = 1
+    for value in copy.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True).graph
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
+    for value in [*inferred.input, *inferred.value_info, *inferred.output]:
+        dims = value.type.tensor_type.shape.dim
+        if all(dim.HasField("dim_value") for dim in dims):
+            shapes.setdefault(value.name, tuple(dim.dim_value for dim in dims))
+    return shapes
+
+
+def _shape(shapes: dict[str, tuple[int, ...]], name: str, node: onnx.NodeProto) -> tuple[int, ...]:
+    if name not in shapes:
+        raise CannotCompress(
+            f"operator {node.op_type}: its shape depends on the data, so its operations can't be counted"
+        )
+    return shapes[name]

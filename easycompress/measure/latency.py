@@ -1,0 +1,77 @@
+"""Latency in ONNX Runtime: files timed in alternating blocks, so that drift of the machine hits them alike."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easycompress.core.outcome import Latency
+from easycompress.measure.runtime import Runtime
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+WARM_UP = 5
+"""Runs at the start of each block that don't count: caches and threads wake up."""
+
+BLOCK = 20
+"""Counted runs a block."""
+
+ROUNDS = 3
+"""Times that fresh sessions are made: where the system puts a session's threads stays, and can halve its speed."""
+
+BLOCKS = 5
+"""Alternating blocks a file in each round; a first one is thrown away."""
+
+PATIENCE = 1.0
+"""Seconds a file in each round that further blocks may take: small models are noisy, and cheap to time longer."""
+
+KEPT = 0.9
+"""The slowest tenth of the runs is dropped, as in the papers: other processes, not the model, made them slow."""
+
+LONGEST_SECONDS = 30.0
+"""A measurement of slow models stops after this long a file, once LEAST_RUNS runs are in."""
+
+LEAST_RUNS = 100
+
+
+def time_files(paths: list[Path], example: torch.Tensor, batch: int, threads: int) -> list[Latency]:
+    """Return the latency of each file for one batch of `batch` samples made from `example` (n, ...)."""
+    inputs = np.ascontiguousarray(np.resize(example.numpy(), (batch, *example.shape[1:])))
+    samples: list[list[float]] = [[] for _ in paths]
+    start = time.perf_counter()
+    for _ in range(ROUNDS):
+        runtimes = [Runtime(path, threads) for path in paths]
+        round_start = time.perf_counter()
+        block = 0
+        while block <= BLOCKS or time.perf_counter() - round_start < PATIENCE * len(paths):
+            for runtime, times in zip(runtimes, samples, strict=True):
+                counted = _block(runtime, inputs)
+                if block:
+                    times.extend(counted)
+            block += 1
+            late = time.perf_counter() - start > LONGEST_SECONDS * len(paths)
+            if late and len(samples[0]) >= LEAST_RUNS:
+                return [_summary(times, batch, threads) for times in samples]
+    return [_summary(times, batch, threads) for times in samples]
+
+
+def _block(runtime: Runtime, inputs: np.ndarray[Any, Any]) -> list[float]:
+    times = []
+    for run in range(WARM_UP + BLOCK):
+        begin = time.perf_counter()
+        runtime.run(inputs)
+        end = time.perf_counter()
+        if run >= WARM_UP:
+            times.append((end - begin) * 1e3)
+    return times
+
+
+def _summary(times: list[float], batch: int, threads: int) -> Latency:
+    kept = np.sort(times)[: max(1, int(KEPT * len(times)))]
+    low, median, high = np.percentile(kept, [25, 50, 75])
+    return Latency(batch=batch, median=float(median), iqr=float(high - low), threads=threads, runs=len(times))

@@ -1,0 +1,179 @@
+"""Everything before the first change: the goal, the baseline's file and its numbers, the heuristics, the plan."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from easycompress.artifact.onnx_export import export
+from easycompress.artifact.slim import slim
+from easycompress.artifact.write import check_float_file
+from easycompress.core.errors import BadInput, CannotCompress
+from easycompress.core.files import write_bytes
+from easycompress.core.goal import Budget, Goal, parse_budget, parse_floor, parse_objective, parse_target
+from easycompress.core.plan import Plan
+from easycompress.executor.trainer import BATCH
+from easycompress.measure.files import objective_of
+from easycompress.measure.latency import time_files
+from easycompress.measure.profile import profile
+from easycompress.measure.runtime import Runtime, physical_cores, scores_from
+from easycompress.selection.heuristics import Heuristics, gather
+from easycompress.selection.select import select
+from easycompress.techniques import parse_action, technique_for
+from easycompress.training.speed import tune
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
+    from easycompress.core.profile import ModelProfile
+    from easycompress.core.request import Request
+    from easycompress.core.task import Metric, Task
+
+CHANCE_ERRORS = 3.0
+"""A baseline within so many standard errors of always naming the commonest class makes nothing of its inputs."""
+
+RESERVE_SHARE = 0.05
+"""Share of a time budget kept for the last measurements, at least RESERVE_SECONDS."""
+
+RESERVE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task measured, before anything is changed. `scores` (N,) and `quality` are the baseline's on *select*."""
+
+    task: Task
+    goal: Goal
+    budget: Budget
+    profile: ModelProfile
+    baseline: Path
+    scores: np.ndarray[Any, Any]
+    quality: float
+    value: float
+    allowed: float
+    needed: float
+    threads: int
+
+    @property
+    def reserve(self) -> float:
+        """Return the seconds kept for measuring the result."""
+        return max(RESERVE_SECONDS, RESERVE_SHARE * self.budget.value) if self.budget.kind == "time" else 0.0
+
+
+def make_goal(request: Request, metric: Metric) -> Goal:
+    """Parse the request's goal. Raises BadInput for each flag that makes no sense."""
+    objective = parse_objective(request.objective)
+    if request.target is None:
+        raise BadInput("no target given: add --target 10x (ratio), 90% (reduction), an amount such as 120KB, or max")
+    target = parse_target(request.target, objective)
+    floor = parse_floor(request.max_drop, request.min_quality, percent_metric=metric.percent, metric=metric.name)
+    if request.format != "onnx":
+        raise BadInput(f"--format {request.format}: this version writes onnx only; leave --format away")
+    return Goal(objective=objective, target=target, floor=floor)
+
+
+def prepare(task: Task, request: Request, folder: Path) -> Prepared:
+    """Write and measure the baseline into `folder`. Raises where the model can't be exported or knows nothing."""
+    goal, budget = make_goal(request, task.metric), parse_budget(request.budget)
+    threads = request.threads or physical_cores()
+    graph = export(task.model, task.example)
+    baseline = write_bytes(folder / "baseline.onnx", slim(graph).SerializeToString())
+    runtime = Runtime(baseline, threads)
+    check_float_file(task.model, task.example, runtime.run(task.example.numpy()))
+    outputs = runtime.outputs(task.data.select)
+    scores = scores_from(outputs, task.data.select, task.metric)
+    quality = task.metric.quality(scores)
+    if not request.force:
+        _refuse_chance(task, quality, outputs.shape[1])
+    facts = profile(task.model, graph, tuple(task.example.shape[1:]), int(outputs.shape[1]))
+    value = (
+        time_files([baseline], task.example, request.batch, threads)[0].median
+        if goal.objective == "latency"
+        else objective_of(baseline, goal.objective)
+    )
+    allowed = goal.floor.allowed_drop(quality, higher_is_better=task.metric.higher_is_better)
+    if allowed < 0:
+        raise BadInput(
+            f"--min-quality {goal.floor.text}: the original itself reaches only {quality:.2f} on select; "
+            "lower the floor"
+        )
+    needed = goal.target.ratio(value)
+    return Prepared(task, goal, budget, facts, baseline, scores, quality, value, allowed, needed, threads)
+
+
+def _refuse_chance(task: Task, quality: float, classes: int) -> None:
+    targets = task.data.select.targets
+    if task.metric.name != "accuracy" or targets is None:
+        return
+    commonest = int(targets.bincount().max()) / len(targets)
+    chance = max(commonest, 1 / classes)
+    limit = 100 * (chance + CHANCE_ERRORS * math.sqrt(chance * (1 - chance) / len(targets)))
+    if quality <= limit:
+        raise BadInput(
+            f"the model's accuracy on select is {quality:.2f}%, no better than chance ({100 * chance:.2f}%): usually "
+            "--mean and --std are missing or not those of its training, or the labels are in another order; "
+            "--force goes on"
+        )
+
+
+def make_heuristics(prepared: Prepared, request: Request, spent: float) -> Heuristics:
+    """Gather what the rules ask about; `spent` seconds of the budget are gone."""
+    task, budget = prepared.task, prepared.budget
+    return gather(
+        prepared.profile,
+        task.metric,
+        prepared.goal,
+        budget,
+        baseline_quality=prepared.quality,
+        baseline_objective=prepared.value,
+        epochs_affordable=_affordable(prepared, spent),
+        backend=request.backend,
+        train_samples=len(task.data.train),
+        calibration_samples=len(task.data.calibration),
+        labelled=task.metric.name != "agreement",
+        augmented=task.augment is not None,
+    )
+
+
+def _affordable(prepared: Prepared, spent: float) -> float:
+    """Estimate how many epochs of the unpruned model the budget pays for, by timing a few steps."""
+    budget, train = prepared.budget, prepared.task.data.train
+    if budget.kind == "epochs":
+        return budget.value
+    if budget.kind == "none" or not len(train):
+        return 0.0
+    step = tune(prepared.task.model, train, BATCH).step_seconds
+    return max(0.0, budget.value - spent - prepared.reserve) / (step * math.ceil(len(train) / BATCH))
+
+
+def make_plan(prepared: Prepared, request: Request, base: Path, spent: float) -> Plan:
+    """Return the recipe's plan, or walk the trees. Raises CannotCompress with every refusal of a technique at once."""
+    plan = (
+        read_recipe(base / request.recipe)
+        if request.recipe is not None
+        else select(make_heuristics(prepared, request, spent))
+    )
+    refusals = [technique_for(step).refuses(prepared.profile, step) for step in plan.steps]
+    problems = [refusal for refusal in refusals if refusal is not None]
+    if problems:
+        raise CannotCompress("; ".join(problems))
+    return plan
+
+
+def read_recipe(path: Path) -> Plan:
+    """Read the actions of a recipe.yaml."""
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise BadInput(f"--recipe {path}: can't be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise BadInput(f"--recipe {path}: not valid YAML ({' '.join(str(error).split())})") from error
+    steps = data.get("steps") if isinstance(data, dict) else None
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise BadInput(f"--recipe {path}: has no list `steps`; use the recipe.yaml of a finished run")
+    return Plan(steps=tuple(parse_action(step) for step in steps), decisions=(), notes=(f"replayed from {path.name}",))

@@ -1,0 +1,1 @@
+"""Integer arithmetic for the runtime."""

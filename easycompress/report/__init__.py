@@ -1,0 +1,1 @@
+"""The faces of a report: the terminal and one self-contained page."""

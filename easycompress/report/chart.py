@@ -1,0 +1,232 @@
+"""The chart of attempts, drawn by hand as inline SVG: ratio reached across, quality on *select* upwards.
+
+Colours come from the page's style sheet, so that light, dark and paper share one drawing. What an attempt came to is
+told by its shape as well as its colour.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from easycompress.report import units
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from easycompress.core.outcome import StepRecord
+    from easycompress.report.reading import Reading
+
+WIDE, NARROW = 800, 350
+"""Widths in px of the drawing for a desk and for a phone; scaling one down would make its text unreadable."""
+
+HEIGHTS = {WIDE: 400, NARROW: 310}
+
+FLOORS_SHOWN = 2.0
+"""How many times the allowed drop is shown below the floor. Worse attempts stand on the lower edge, marked so:
+one collapsed model at 10 % accuracy would squeeze all the others into one line."""
+
+LEFT, RIGHT, TOP, BOTTOM = 56, 16, 34, 86
+LETTER = 6.6
+"""A generous mean width in px of a letter of 12 px, as nothing here can measure text."""
+
+MARK = 5.5
+"""Half the width of a mark in px."""
+
+_SHAPES = {
+    "original": '<rect x="{l:.1f}" y="{t:.1f}" width="{d:.1f}" height="{d:.1f}"/>',
+    "kept": '<circle cx="{x:.1f}" cy="{y:.1f}" r="{h:.1f}"/>',
+    "weakened": '<path d="M{x:.1f} {t:.1f}L{r:.1f} {y:.1f}L{x:.1f} {b:.1f}L{l:.1f} {y:.1f}Z"/>',
+    "reverted": '<path d="M{l:.1f} {t:.1f}L{r:.1f} {b:.1f}M{l:.1f} {b:.1f}L{r:.1f} {t:.1f}"/>',
+}
+_WORDS = {
+    "original": "original",
+    "kept": "accepted",
+    "weakened": "too much, tried weaker",
+    "reverted": "rejected",
+}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One mark: its number in the table of steps (0: the original), where it stands, and what it came to."""
+
+    index: int
+    ratio: float
+    quality: float
+    kind: str
+    text: str
+
+
+def attempts(steps: Sequence[StepRecord], reading: Reading, baseline: float) -> list[Attempt]:
+    """Return the original, at ratio 1 and its quality on *select* (`baseline` when no step tells), and what was tried.
+
+    Steps without a finite ratio and quality, as those that were skipped, have no place in the chart.
+    """
+    first = steps[0].before.get("quality") if steps else None
+    origin = baseline if first is None or not math.isfinite(first) else first
+    marks = [Attempt(0, 1.0, origin, "original", f"original: {units.quality(origin, percent=reading.percent)}")]
+    for index, step in enumerate(steps, 1):
+        ratio, quality = step.after.get("ratio"), step.after.get("quality")
+        if ratio is None or quality is None or not (math.isfinite(ratio) and math.isfinite(quality) and ratio > 0):
+            continue
+        if step.verdict in _SHAPES:
+            numbers = f"{units.ratio(ratio)}, {units.quality(quality, percent=reading.percent)}"
+            text = f"{index}. {step.action}: {numbers}, {step.verdict}. {step.reason}"
+            marks.append(Attempt(index, ratio, quality, step.verdict, text))
+    return marks
+
+
+class Plane:
+    """Where numbers stand: x = log ratio, y = quality with better upwards, clamped to what is worth showing."""
+
+    def __init__(self, marks: Sequence[Attempt], reading: Reading, width: int) -> None:
+        self.width, self.height = width, HEIGHTS[width]
+        self.sign = 1.0 if reading.higher_is_better else -1.0
+        self.floor = marks[0].quality - self.sign * reading.allowed
+        self.target = reading.target.ratio(reading.before)
+        ratios = [mark.ratio for mark in marks] + ([self.target] if math.isfinite(self.target) else [])
+        self._low, self._high = math.log(min(1.0, *ratios)), math.log(max(1.5, *ratios))
+        margin = 0.07 * (self._high - self._low)
+        self._low, self._high = self._low - margin, self._high + margin
+        goods = [self.sign * mark.quality for mark in marks]
+        floor, origin = self.sign * self.floor, goods[0]
+        span = max(origin - floor, 0.002 * abs(origin), 1e-9)
+        top, bottom = max(*goods, floor), min(*goods, floor)
+        self._top, self._bottom = top + 0.35 * span, max(bottom - 0.35 * span, floor - FLOORS_SHOWN * span)
+
+    def x(self, ratio: float) -> float:
+        """Return the place of a ratio in px."""
+        part = (math.log(ratio) - self._low) / (self._high - self._low)
+        return LEFT + part * (self.width - LEFT - RIGHT)
+
+    def y(self, quality: float) -> float:
+        """Return the place of a quality in px; what is off the chart stands on its lower edge."""
+        part = (max(self.sign * quality, self._bottom) - self._bottom) / (self._top - self._bottom)
+        return self.height - BOTTOM - part * (self.height - BOTTOM - TOP)
+
+    def off(self, quality: float) -> bool:
+        """Return whether a quality lies below what is shown."""
+        return self.sign * quality < self._bottom
+
+    def ratio_ticks(self) -> list[float]:
+        """Return 1, 2, 5, 10, 20, ... as far as they fit; powers of ten alone when there are many."""
+        low, high = math.exp(self._low), math.exp(self._high)
+        exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        few = len(exponents) <= self.width // 160
+        ticks = [factor * 10.0**power for power in exponents for factor in ((1, 2, 5) if few else (1,))]
+        return [tick for tick in ticks if low <= tick <= high]
+
+    def quality_ticks(self) -> list[float]:
+        """Return round numbers, about five of them."""
+        rough = (self._top - self._bottom) / 6
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+        first = math.ceil(self._bottom / step)
+        return [self.sign * step * index for index in range(first, math.floor(self._top / step) + 1)]
+
+
+def chart(marks: Sequence[Attempt], reading: Reading, width: int = WIDE) -> Markup:
+    """Return the drawing, `width` px wide, with its own text alternative."""
+    plane = Plane(marks, reading, width)
+    accepted = sum(mark.kind == "kept" for mark in marks)
+    title = f"{len(marks) - 1} attempts, {accepted} accepted: ratio reached against {reading.metric}"
+    parts = [
+        Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
+            plane.width, plane.height, title
+        ),
+        Markup("<title>{}</title>").format(title),
+        *_axes(plane, reading),
+        *_limits(plane, reading),
+        *_marks(plane, marks, reading),
+        *_legend(plane, marks),
+        Markup("</svg>"),
+    ]
+    return Markup("\n").join(parts)
+
+
+def _text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> Markup:
+    form = Markup('<text x="{:.1f}" y="{:.1f}" class="{}" text-anchor="{}">{}</text>')
+    return form.format(x, y, kind, anchor, text)
+
+
+def _segment(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
+    form = Markup('<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" class="{}"/>')
+    return form.format(x1, y1, x2, y2, kind)
+
+
+def _axes(plane: Plane, reading: Reading) -> Iterator[Markup]:
+    right, low = plane.width - RIGHT, plane.height - BOTTOM
+    unit = " %" if reading.percent else ""
+    for quality in plane.quality_ticks():
+        yield _segment(LEFT, plane.y(quality), right, plane.y(quality), "grid")
+        yield _text(LEFT - 8, plane.y(quality) + 4, f"{quality:g}", "tick", "end")
+    for ratio in plane.ratio_ticks():
+        yield _segment(plane.x(ratio), low, plane.x(ratio), low + 4, "axis")
+        yield _text(plane.x(ratio), low + 18, f"{ratio:g}x", "tick", "middle")
+    yield _segment(LEFT, low, right, low, "axis")
+    yield _text(0, 12, f"{reading.metric}{unit}", "name")
+    yield _text(right, low + 35, f"ratio reached ({reading.objective}), log scale", "name", "end")
+
+
+def _limits(plane: Plane, reading: Reading) -> Iterator[Markup]:
+    """Draw the floor, with what lies below it shaded, and the target."""
+    right, low = plane.width - RIGHT, plane.height - BOTTOM
+    floor = plane.y(plane.floor)
+    area = Markup('<rect x="{}" y="{:.1f}" width="{}" height="{:.1f}" class="below"/>')
+    yield area.format(LEFT, floor, right - LEFT, low - floor)
+    yield _segment(LEFT, floor, right, floor, "floor")
+    yield _text(LEFT + 6, floor + 15, f"floor {units.quality(plane.floor, percent=reading.percent)}", "limit inside")
+    if math.isfinite(plane.target):
+        x = plane.x(plane.target)
+        yield _segment(x, TOP - 6, x, low, "target")
+        yield _text(x, TOP - 12, f"target {reading.target.text}", "limit", "end" if x > plane.width / 2 else "start")
+
+
+def _shape(kind: str, x: float, y: float) -> Markup:
+    half = MARK * {"weakened": 1.25, "reverted": 0.85}.get(kind, 1.0)
+    places = {"x": x, "y": y, "h": half, "d": 2 * half, "l": x - half, "r": x + half, "t": y - half, "b": y + half}
+    return Markup(_SHAPES[kind].format(**places))  # noqa: S704 - numbers into one of the four literals above
+
+
+def _marks(plane: Plane, marks: Sequence[Attempt], reading: Reading) -> Iterator[Markup]:
+    """Draw the way that was kept, then every attempt with its number, the better ones last and on top."""
+    path = " ".join(f"{plane.x(m.ratio):.1f},{plane.y(m.quality):.1f}" for m in marks if m.kind in ("original", "kept"))
+    yield Markup('<polyline points="{}" class="way"/>').format(path)
+    order = ("reverted", "weakened", "original", "kept")
+    taken: list[tuple[float, float]] = [(plane.x(mark.ratio), plane.y(mark.quality)) for mark in marks]
+    for mark in sorted(marks, key=lambda each: order.index(each.kind)):
+        x, y = plane.x(mark.ratio), plane.y(mark.quality)
+        shape = _shape(mark.kind, x, y)
+        yield Markup('<g class="mark {}"><title>{}</title>{}</g>').format(mark.kind, mark.text, shape)
+        if plane.off(mark.quality):
+            # Numbers of its own, as its place tells only the ratio.
+            side, anchor = (-12, "end") if x > plane.width / 2 else (12, "start")
+            text = f"{mark.index}: {units.quality(mark.quality, percent=reading.percent)}, off the chart"
+            yield _text(x + side, y - 4, text, "number", anchor)
+        elif mark.index and (spot := _free(x, y, taken)):
+            taken.append(spot)
+            yield _text(spot[0], spot[1] + 4, str(mark.index), "number", "middle")
+
+
+def _free(x: float, y: float, taken: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
+    """Return the centre of a label beside a mark that covers no mark or label; None where it is too crowded."""
+    for dx, dy in ((0, -15), (13, 0), (0, 15), (-13, 0)):
+        if all(abs(x + dx - a) > 9 or abs(y + dy - b) > 10 for a, b in taken):  # noqa: PLR2004 - half a digit and a mark
+            return x + dx, y + dy
+    return None
+
+
+def _legend(plane: Plane, marks: Sequence[Attempt]) -> Iterator[Markup]:
+    """Name the shapes that occur, in one line below the axis, two where it is narrow."""
+    x, y = float(LEFT), plane.height - BOTTOM + 60.0
+    for kind in (kind for kind in _SHAPES if any(mark.kind == kind for mark in marks)):
+        length = 18 + LETTER * len(_WORDS[kind])
+        if x + length > plane.width:
+            x, y = float(LEFT), y + 20
+        yield Markup('<g class="mark {}">{}</g>').format(kind, _shape(kind, x + MARK, y - 4))
+        yield _text(x + 18, y, _WORDS[kind], "name")
+        x += length + 14

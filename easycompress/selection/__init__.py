@@ -1,0 +1,1 @@
+"""From facts to a plan: heuristics, decision trees with named rules, and their explanation."""

@@ -1,0 +1,119 @@
+"""What the decision rules may ask about: facts of the model, the goal, the data and the means. No tensors."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+from easycompress.core.goal import Frozen, Objective
+from easycompress.core.profile import ModelProfile  # noqa: TC001 - pydantic reads the field types at run time
+
+if TYPE_CHECKING:
+    from easycompress.core.goal import Budget, Goal
+    from easycompress.core.profile import Family
+    from easycompress.core.task import Metric
+
+Resources = Literal["none", "limited", "ample"]
+Backend = Literal["cpu", "gpu"]
+
+LIMITED_EPOCHS = 3.0
+"""Below so many affordable training epochs the means are limited: the default three prunings get less than one each."""
+
+PRUNABLE: tuple[Family, ...] = ("convolutional", "linear", "attention")
+"""Families whose layers have outputs that can be removed."""
+
+_COLOUR_IMAGE = 3  # dimensions of (channels, height, width), and the number of channels
+
+
+class Heuristics(Frozen):
+    """The inputs of every rule.
+
+    `ratio_needed` is baseline / final of the objective that the target asks for, infinite for `max`. `points` is the
+    permitted drop in percentage points, for a metric that is no percentage in percent of its baseline.
+    `accuracy_like`: each sample is right or wrong. `augmented`: the training data is augmented.
+    """
+
+    profile: ModelProfile
+    metric: str
+    accuracy_like: bool
+    objective: Objective
+    ratio_needed: float
+    points: float
+    resources: Resources
+    epochs_affordable: float
+    backend: Backend
+    labelled: bool
+    train_samples: int
+    calibration_samples: int
+    natural_images: bool
+    augmented: bool
+
+    @property
+    def removable(self) -> tuple[Family, ...]:
+        """Return the families with layers whose outputs can be removed.
+
+        What comes out of the last layer is the model's answer and must stay. Definition order doesn't tell which layer
+        is the last, so it goes by number: a lone linear layer is the classifier; a lone convolution is the output
+        unless a linear layer follows it.
+        """
+        layers = [layer.family for layer in self.profile.layers if layer.params]
+        count = {family: layers.count(family) for family in PRUNABLE}
+        least: dict[Family, int] = {"linear": 2, "convolutional": 1 if count["linear"] else 2, "attention": 1}
+        return tuple(family for family in PRUNABLE if count[family] >= least[family])
+
+
+def gather(
+    profile: ModelProfile,
+    metric: Metric,
+    goal: Goal,
+    budget: Budget,
+    *,
+    baseline_quality: float,
+    baseline_objective: float,
+    epochs_affordable: float,
+    backend: Backend,
+    train_samples: int,
+    calibration_samples: int,
+    labelled: bool,
+    augmented: bool,
+) -> Heuristics:
+    """Gather what the rules ask about.
+
+    `baseline_quality` in the metric's unit, `baseline_objective` in the objective's (bytes, ms, MACs, mJ).
+    `epochs_affordable` estimates the training epochs that the budget's time pays for; a budget in epochs caps it.
+    """
+    if budget.kind == "none":
+        epochs_affordable = 0.0
+    elif budget.kind == "epochs":
+        epochs_affordable = min(epochs_affordable, budget.value)
+    allowed = goal.floor.allowed_drop(baseline_quality, higher_is_better=metric.higher_is_better)
+    shape = profile.input_shape
+    return Heuristics(
+        profile=profile,
+        metric=metric.name,
+        accuracy_like=metric.binary,
+        objective=goal.objective,
+        ratio_needed=goal.target.ratio(baseline_objective),
+        points=allowed if metric.percent else _percent_of(allowed, baseline_quality),
+        resources=_resources(epochs_affordable),
+        epochs_affordable=epochs_affordable,
+        backend=backend,
+        labelled=labelled,
+        train_samples=train_samples,
+        calibration_samples=calibration_samples,
+        natural_images=len(shape) == _COLOUR_IMAGE and shape[0] == _COLOUR_IMAGE,
+        augmented=augmented,
+    )
+
+
+def _resources(epochs: float) -> Resources:
+    if epochs <= 0:
+        return "none"
+    return "limited" if epochs < LIMITED_EPOCHS else "ample"
+
+
+def _percent_of(allowed: float, baseline: float) -> float:
+    """Return the permitted drop in percent of the baseline; of a baseline of 0 any drop is infinitely many."""
+    if baseline:
+        return 100 * allowed / abs(baseline)
+    return math.copysign(math.inf, allowed) if allowed else 0.0

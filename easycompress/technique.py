@@ -1,0 +1,108 @@
+"""What a technique is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import onnx
+    import torch
+    from torch import nn
+
+    from easycompress.codes.base import Code
+    from easycompress.core.plan import Action
+    from easycompress.core.profile import ModelProfile
+    from easycompress.core.progress import Progress
+    from easycompress.core.task import Task
+    from easycompress.training.fit import History
+    from easycompress.training.speed import Speed
+    from easycompress.training.terms import Teacher
+
+Need = Literal["calibration", "training", "labels"]
+
+FilePass = Callable[["onnx.ModelProto"], "onnx.ModelProto"]
+"""What a technique still has to do to the exported graph: integer operators exist only there."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a technique may use. Randomness comes from `seed` alone.
+
+    `epochs` is what this action may train, 0 for none; `samples` limits an epoch (0: the whole split).
+    `recover(model, index)` trains a few epochs between pruning steps, None without training. `evaluate(model)` is the
+    quality on *select* in PyTorch, `enough` and `out_of_time` as in training.fit.Hooks. `checkpoint` is where training
+    is saved, epoch by epoch.
+    """
+
+    task: Task
+    profile: ModelProfile
+    seed: int
+    progress: Progress
+    epochs: int = 0
+    samples: int = 0
+    speed: Speed | None = None
+    teacher: Callable[[], Teacher] | None = None
+    evaluate: Callable[[nn.Module], float] | None = None
+    enough: Callable[[float], bool] = lambda _: False
+    out_of_time: Callable[[float], bool] = lambda _: False
+    recover: Callable[[nn.Module, int], int] | None = None
+    checkpoint: Path | None = None
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What a technique made.
+
+    `model` is changed in place or new. `codes` are the stored forms of parameters, by name. `record` is JSON-able and
+    enough to rebuild the structure on a fresh module. `history` is there when something was trained.
+    """
+
+    model: nn.Module
+    record: dict[str, Any]
+    codes: dict[str, Code] = field(default_factory=dict)
+    file_pass: FilePass | None = None
+    history: History | None = None
+    epochs: int = 0
+
+
+ActionT_contra = TypeVar("ActionT_contra", bound="Action", contravariant=True)
+
+
+class Technique(Protocol[ActionT_contra]):
+    """One way to compress."""
+
+    @property
+    def name(self) -> str:
+        """The name in recipes and records."""
+        ...
+
+    @property
+    def settings(self) -> type[Action]:
+        """The type of its actions."""
+        ...
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What it can't do without."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Where it comes from."""
+        ...
+
+    def refuses(self, profile: ModelProfile, action: ActionT_contra) -> str | None:
+        """Return in one line why this model can't be treated that way, or None."""
+        ...
+
+    def apply(self, model: nn.Module, action: ActionT_contra, context: Context) -> Applied:
+        """Treat `model`, a copy that belongs to this call."""
+        ...
+
+    def replay(self, model: nn.Module, record: dict[str, Any], example: torch.Tensor) -> nn.Module:
+        """Give a fresh module the structure that `record` describes; weights come later, from the state dict."""
+        ...

@@ -1,0 +1,1 @@
+"""One training loop, for recovery, distillation and whatever else has to learn."""

@@ -1,0 +1,208 @@
+"""The training loop. It is handed what to minimise and how to evaluate; it keeps the best epoch."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from easycompress.core.progress import Progress, Silent
+from easycompress.training.checkpoint import (
+    load_tensors,
+    optimizer_tensors,
+    restore_optimizer,
+    save_tensors,
+    state_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from easycompress.core.task import Split
+    from easycompress.training.speed import Speed
+    from easycompress.training.terms import Term
+
+WARM_UP = 0.1
+"""Share of the steps over which the rate rises to its peak; then it falls to zero along a cosine."""
+
+ROLLBACKS = 2
+"""How often a loss that is not a number sends training back to the best epoch at a tenth of the rate."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast: `epochs` passes of `samples` samples each (0: the whole split), peak rate `lr`."""
+
+    epochs: int
+    lr: float
+    batch: int = 128
+    samples: int = 0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    seed: int = 0
+
+
+@dataclass
+class History:
+    """What happened: one row an epoch (`loss`, `quality`, `seconds`), and which epoch's weights the model now has."""
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = -1
+    best: float = -math.inf
+
+
+@dataclass
+class Hooks:
+    """What the caller wants to know and decide.
+
+    `evaluate(model)` -> a score on *select*, larger is better. `enough(score)` -> stop early. `out_of_time(seconds)` ->
+    True when another epoch of that many seconds must not begin.
+    """
+
+    evaluate: Callable[[nn.Module], float]
+    enough: Callable[[float], bool] = lambda _: False
+    out_of_time: Callable[[float], bool] = lambda _: False
+    augment: Callable[[Tensor], Tensor] | None = None
+    progress: Progress = field(default_factory=Silent)
+    label: str = "training"
+
+
+def fit(
+    model: nn.Module, split: Split, term: Term, schedule: Schedule, speed: Speed, hooks: Hooks, checkpoint: Path | None
+) -> History:
+    """Train `model` in place and leave it with the weights of its best epoch (of `evaluate`), in evaluation mode.
+
+    With `checkpoint` every epoch is saved there, and a run that finds the file goes on after its last epoch with the
+    same numbers as an uninterrupted one. Momentum SGD, one rise and one cosine fall of the rate.
+    """
+    run = _Run(model, split, term, schedule, speed, hooks)
+    run.restore(checkpoint)
+    with speed.applied(), torch.random.fork_rng(devices=[]):
+        while run.epoch < schedule.epochs and not run.done:
+            run.one_epoch()
+            if checkpoint is not None:
+                run.save(checkpoint)
+    model.load_state_dict(run.best_state)
+    model.eval()
+    return run.history
+
+
+class _Run:
+    """The state of one training run between epochs."""
+
+    def __init__(
+        self, model: nn.Module, split: Split, term: Term, schedule: Schedule, speed: Speed, hooks: Hooks
+    ) -> None:
+        self.model, self.split, self.term = model, split, term
+        self.schedule, self.speed, self.hooks = schedule, speed, hooks
+        if speed.channels_last:
+            model.to(memory_format=torch.channels_last)
+        self.optimizer = torch.optim.SGD(
+            [p for p in model.parameters() if p.requires_grad],
+            lr=schedule.lr,
+            momentum=schedule.momentum,
+            nesterov=True,
+            weight_decay=schedule.weight_decay,
+            foreach=True,
+        )
+        samples = min(schedule.samples or len(split), len(split))
+        self.steps = max(1, math.ceil(samples / schedule.batch))
+        self.samples = samples
+        self.history = History()
+        self.best_state = state_of(model)
+        self.epoch, self.rollbacks, self.done = 0, 0, False
+
+    def one_epoch(self) -> None:
+        """Train and evaluate one epoch."""
+        begin = time.perf_counter()
+        torch.manual_seed(self.schedule.seed * 100_003 + self.epoch)  # dropout and augmentation, the same on resume
+        order = torch.randperm(len(self.split))[: self.samples]
+        self.model.train()
+        total = torch.zeros(())
+        for step in range(self.steps):
+            self._set_rate(self.epoch + step / self.steps)
+            total += self._step(order[step * self.schedule.batch : (step + 1) * self.schedule.batch])
+        loss = float(total) / self.steps
+        self.model.eval()
+        if not math.isfinite(loss):
+            self._roll_back()
+            return
+        score = self.hooks.evaluate(self.model)
+        seconds = time.perf_counter() - begin
+        self.history.epochs.append({"loss": loss, "quality": score, "seconds": seconds})
+        if score > self.history.best:
+            self.history.best, self.history.best_epoch = score, self.epoch
+            self.best_state = state_of(self.model)
+        self.epoch += 1
+        self.hooks.progress.now(
+            f"{self.hooks.label}: epoch {self.epoch}/{self.schedule.epochs}, loss {loss:.4f}, "
+            f"{score:.2f} on select, {seconds:.1f} s"
+        )
+        self.done = self.hooks.enough(score) or self.hooks.out_of_time(seconds)
+
+    def _step(self, places: Tensor) -> Tensor:
+        inputs = self.split.inputs[places]
+        targets = None if self.split.targets is None else self.split.targets[places]
+        if self.hooks.augment is not None:
+            inputs = self.hooks.augment(inputs)
+        if self.speed.channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.speed.bfloat16):
+            outputs = self.model(inputs)
+        loss = self.term(outputs.float(), targets, inputs, places)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature
+        self.optimizer.step()
+        return loss.detach()
+
+    def _set_rate(self, position: float) -> None:
+        share = position / self.schedule.epochs
+        rise = min(WARM_UP, 1 / self.schedule.epochs)
+        factor = share / rise if share < rise else 0.5 * (1 + math.cos(math.pi * (share - rise) / (1 - rise + 1e-9)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.lr * max(factor, 1e-3) * 0.1**self.rollbacks
+
+    def _roll_back(self) -> None:
+        self.model.load_state_dict(self.best_state)
+        self.optimizer.state.clear()
+        self.rollbacks += 1
+        self.done = self.rollbacks > ROLLBACKS
+        self.hooks.progress.say(f"{self.hooks.label}: the loss is not a number; back to the best epoch, rate / 10")
+
+    def save(self, path: Path) -> None:
+        """Write everything that the next epoch needs."""
+        tensors = {f"model.{n}": t for n, t in state_of(self.model).items()}
+        tensors |= {f"best.{n}": t for n, t in self.best_state.items()}
+        tensors |= {f"optimizer.{n}": t for n, t in optimizer_tensors(self.optimizer).items()}
+        meta: dict[str, Any] = {
+            "epoch": self.epoch,
+            "rollbacks": self.rollbacks,
+            "done": self.done,
+            "best": self.history.best if math.isfinite(self.history.best) else None,
+            "best_epoch": self.history.best_epoch,
+            "epochs": self.history.epochs,
+        }
+        save_tensors(path, tensors, meta)
+
+    def restore(self, path: Path | None) -> None:
+        """Go back to a saved epoch, where there is one."""
+        saved = load_tensors(path) if path is not None else None
+        if saved is None:
+            return
+        tensors, meta = saved
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        for name, value in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = value
+        self.model.load_state_dict(parts["model"])
+        self.best_state = parts["best"]
+        restore_optimizer(self.optimizer, parts["optimizer"])
+        self.epoch, self.rollbacks, self.done = meta["epoch"], meta["rollbacks"], meta["done"]
+        best = -math.inf if meta["best"] is None else meta["best"]
+        self.history = History(meta["epochs"], meta["best_epoch"], best)

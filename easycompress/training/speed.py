@@ -1,0 +1,91 @@
+"""How to run training steps fastest on this machine: threads, memory format and precision, by timing a few steps."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import time
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from easycompress.core.goal import Frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from easycompress.core.task import Split
+
+TRIED_STEPS = 4
+"""Timed steps a setting, after one that warms up."""
+
+CLEARLY = 0.87
+"""A setting replaces the simpler one before it only when its steps take at most this share of the time."""
+
+
+class Speed(Frozen):
+    """How to run, and the seconds that one training step took when it was tried."""
+
+    threads: int
+    channels_last: bool
+    bfloat16: bool
+    step_seconds: float
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Use this many threads inside the block."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def tune(model: nn.Module, split: Split, batch: int, only: Speed | None = None) -> Speed:
+    """Time a few forward and backward passes for each setting and return the fastest, the simplest among equals.
+
+    With `only` that setting is timed alone: how long its steps take on another model.
+    """
+    inputs = split.inputs[: min(batch, len(split))]
+    if only is not None:
+        return only.model_copy(update={"step_seconds": _seconds_per_step(model, inputs, only)})
+    threads = torch.get_num_threads()
+    images = split.inputs.dim() == 4  # noqa: PLR2004 - NCHW
+    convolutional = images and any(isinstance(m, nn.Conv2d) for m in model.modules())
+    settings = [(threads, False, False), (1, False, False)] if threads > 1 else [(1, False, False)]
+    if convolutional:
+        settings.append((threads, True, False))
+        if has_bfloat16():
+            settings.append((threads, True, True))
+    best: Speed | None = None
+    for count, channels_last, bfloat16 in settings:
+        speed = Speed(threads=count, channels_last=channels_last, bfloat16=bfloat16, step_seconds=0.0)
+        seconds = _seconds_per_step(model, inputs, speed)
+        if best is None or seconds < CLEARLY * best.step_seconds:
+            best = speed.model_copy(update={"step_seconds": seconds})
+    assert best is not None  # noqa: S101 - there is always at least one setting
+    return best
+
+
+def has_bfloat16() -> bool:
+    """Tell whether the processor multiplies bfloat16 natively; emulated, it is slower than float32."""
+    return bool(torch.cpu._is_avx512_bf16_supported())  # noqa: SLF001 - torch has no public name for it
+
+
+def _seconds_per_step(model: nn.Module, inputs: torch.Tensor, speed: Speed) -> float:
+    trial = copy.deepcopy(model).train()
+    if speed.channels_last:
+        trial = trial.to(memory_format=torch.channels_last)
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    times = []
+    with speed.applied():
+        for _ in range(TRIED_STEPS + 1):
+            begin = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=speed.bfloat16):
+                loss = trial(inputs).float().square().mean()
+            loss.backward()
+            trial.zero_grad(set_to_none=True)
+            times.append(time.perf_counter() - begin)
+    return min(times[1:])

@@ -1,0 +1,199 @@
+"""A sample report, as a run on a small CNN would leave it."""
+
+from __future__ import annotations
+
+import pytest
+
+from easycompress.core.goal import parse_target
+from easycompress.core.outcome import Artifact, Drop, Energy, Latency, Measurement, Report, StepRecord
+from easycompress.core.plan import Decision
+from easycompress.core.profile import LayerProfile, ModelProfile
+from easycompress.core.request import Request
+from easycompress.report.sentence import sentence
+
+NASTY = "models/<script>alert(1)</script>/lenet5.pt2"
+"""A model path that a page must not run."""
+
+SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+
+@pytest.fixture
+def profile() -> ModelProfile:
+    return ModelProfile(
+        architecture="cnn",
+        layers=(
+            LayerProfile(name="conv1", type="Conv2d", family="convolutional", params=520, macs=288_000),
+            LayerProfile(name="conv2", type="Conv2d", family="convolutional", params=25_050, macs=1_600_000),
+            LayerProfile(name="fc1", type="Linear", family="linear", params=400_500, macs=400_000),
+            LayerProfile(name="fc2", type="Linear", family="linear", params=5_010, macs=5_000),
+        ),
+        params=431_080,
+        macs=2_293_000,
+        has_batch_norm=False,
+        input_shape=(1, 28, 28),
+        outputs=10,
+    )
+
+
+@pytest.fixture
+def decisions() -> tuple[Decision, ...]:
+    return (
+        Decision(
+            rule="S1",
+            question="Does the objective count bytes on disk?",
+            answer="yes",
+            evidence="objective size, target 10x of 1 725 832 bytes",
+        ),
+        Decision(
+            rule="P1",
+            question="Which family holds most of the parameters?",
+            answer="linear",
+            evidence="linear 94.1 % of 431 080 parameters, convolutional 5.9 %; threshold 60 % (thesis, section 4.2.1)",
+        ),
+        Decision(
+            rule="Q2",
+            question="Do 8-bit weights alone reach the target?",
+            answer="no",
+            evidence="int8 divides by at most 4, and 10x is asked; structured pruning has to give the other 2.5x",
+        ),
+        Decision(
+            rule="D1",
+            question="Is there enough labelled data to train on?",
+            answer="yes, soft and hard labels combined",
+            evidence="55 000 labelled training samples for 10 classes; threshold 500 a class",
+        ),
+    )
+
+
+def step(
+    action: str, settings: dict[str, object], after: tuple[float, float, float] | None, verdict: str, reason: str
+) -> StepRecord:
+    """`after` is (bytes, quality, ratio)."""
+    objective, quality, ratio = after or (None, None, None)
+    return StepRecord.model_validate(
+        {
+            "action": action,
+            "settings": {"kind": action, **settings},
+            "before": {"objective": 1_725_832.0, "quality": 99.14, "ratio": 1.0},
+            "after": {"objective": objective, "quality": quality, "ratio": ratio},
+            "verdict": verdict,
+            "seconds": 41.7 if after else 0.0,
+            "epochs": 3 if after else 0,
+            "reason": reason,
+        }
+    )
+
+
+@pytest.fixture
+def steps() -> tuple[StepRecord, ...]:
+    pruning = {"strategy": "global", "importance": "l1", "round_to": 1, "steps": 3}
+    return (
+        step(
+            "structured-pruning",
+            {**pruning, "strength": 0.75},
+            (119_020.0, 97.61, 14.5),
+            "weakened",
+            "drop 1.53 + 0.16 points is beyond the floor of 1.00",
+        ),
+        step(
+            "structured-pruning",
+            {**pruning, "strength": 0.45},
+            (548_730.0, 99.08, 3.145),
+            "kept",
+            "within the floor",
+        ),
+        step(
+            "static-int8",
+            {"calibration": "minmax", "samples": 512, "reduce_range": False},
+            (167_552.0, 99.02, 10.3),
+            "kept",
+            "reaches the target",
+        ),
+        step(
+            "static-int8",
+            {"calibration": "entropy", "samples": 512, "reduce_range": True},
+            (160_100.0, 93.2, 10.78),
+            "reverted",
+            "drop 5.94 points is beyond the floor of 1.00",
+        ),
+        step("low-rank", {"strength": None}, None, "skipped", "the target is reached: nothing compresses further"),
+    )
+
+
+@pytest.fixture
+def report(profile: ModelProfile, decisions: tuple[Decision, ...], steps: tuple[StepRecord, ...]) -> Report:
+    request = Request(model=NASTY, data="mnist", target="10x", max_drop="1%", out="out")
+    baseline = Measurement(
+        quality=99.18,
+        size_bytes=1_725_832,
+        params=431_080,
+        macs=2_293_000,
+        latency_ms=(
+            Latency(batch=1, median=0.0581, iqr=0.0021, threads=2, runs=60),
+            Latency(batch=64, median=5.61, iqr=0.12, threads=2, runs=60),
+        ),
+        energy_mj=Energy(value=1.43, source="estimated"),
+    )
+    final = Measurement(
+        quality=99.06,
+        size_bytes=167_552,
+        params=136_640,
+        macs=1_110_200,
+        latency_ms=(
+            Latency(batch=1, median=0.0322, iqr=0.0018, threads=2, runs=60),
+            Latency(batch=64, median=1.18, iqr=0.07, threads=2, runs=60),
+        ),
+        energy_mj=Energy(value=0.79, source="estimated"),
+    )
+    drop = Drop(estimate=0.12, upper_95=0.35, n=5000, worse=14, better=8, certified=True)
+    ratio = baseline.size_bytes / final.size_bytes
+    summary = sentence(
+        objective="size",
+        target=parse_target("10x", "size"),
+        before=baseline.size_bytes,
+        after=final.size_bytes,
+        ratio=ratio,
+        drop=drop,
+        allowed=1.0,
+        verdict="met",
+        percent=True,
+    )
+    return Report(
+        request=request.model_dump(),
+        environment={
+            "easycompress": "0.1.0",
+            "python": "3.11.2",
+            "torch": "2.14.1",
+            "onnxruntime": "1.31.1",
+            "processor": "Intel Xeon, 2 physical cores, avx512_vnni",
+            "system": "Linux-6.1-x86_64",
+            "seconds": 214.3,
+        },
+        profile=profile.model_dump(),
+        decisions=tuple(decision.model_dump() for decision in decisions),
+        plan={
+            "steps": [
+                {"kind": "structured-pruning", "strategy": "global", "importance": "l1", "strength": None},
+                {"kind": "static-int8", "calibration": "minmax", "samples": 512},
+            ],
+            "notes": [
+                "The 10 000 test samples were divided in two: 5 000 chose the settings, 5 000 judged the result.",
+                "Augmentation is off; for natural images --augment flip-crop often recovers more.",
+            ],
+        },
+        steps=steps,
+        baseline=baseline,
+        final=final,
+        ratio=ratio,
+        drop=drop,
+        target_met=True,
+        drop_met=True,
+        verdict="met",
+        summary=summary,
+        artifacts=(
+            Artifact(path="model.onnx", bytes=167_552, sha256=SHA256),
+            Artifact(path="model.safetensors", bytes=139_204, sha256=SHA256),
+            Artifact(path="record.json", bytes=2_841, sha256=SHA256),
+            Artifact(path="predictions.npz", bytes=81_320, sha256=SHA256),
+        ),
+    )

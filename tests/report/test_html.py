@@ -1,0 +1,298 @@
+"""The page: well-formed, self-contained, escaped, and its snippet runs."""
+
+from __future__ import annotations
+
+import math
+import re
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from easycompress.core.outcome import Artifact, Report, StepRecord, Verdict
+from easycompress.core.request import Request
+from easycompress.report.chart import NARROW, WIDE, Plane, attempts, chart
+from easycompress.report.html import load_snippet, render, run_snippet, typeset
+from easycompress.report.reading import read
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VOID = {"meta", "br", "link", "img", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Reads a page as a tree: fails on a tag that closes another one's, collects texts and attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self.feed(text)
+        self.close()
+        assert self.open == [], f"left open: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag, f"</{tag}> closes another tag"
+
+    def handle_data(self, data: str) -> None:
+        if self.open and data.strip():
+            self.texts.setdefault(self.open[-1], []).append(data.strip())
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def everything(self) -> str:
+        return " ".join(text for tag, texts in self.texts.items() if tag != "style" for text in texts)
+
+
+def changed(report: Report, **request: Any) -> Report:
+    return report.model_copy(update={"request": report.request | request})
+
+
+def many(report: Report, verdict: str, values: list[tuple[float | None, float | None]]) -> Report:
+    """The report with one step for each (ratio, quality)."""
+    one = report.steps[0]
+    steps = [
+        StepRecord.model_validate(
+            one.model_dump() | {"verdict": verdict, "after": {"objective": 1.0, "ratio": ratio, "quality": quality}}
+        )
+        for ratio, quality in values
+    ]
+    return report.model_copy(update={"steps": tuple(steps)})
+
+
+def test_the_page_is_well_formed_and_tells_the_story(report: Report) -> None:
+    page = Page(render(report))
+    text = page.everything()
+    assert typeset(report.summary.partition(": ")[2])[1:] in text
+    assert "Met" in page.texts["span"]
+    assert "10\u00d7 smaller, accuracy at most 1 point lower" in page.texts["h1"]
+    for decision in report.decisions:
+        assert decision["question"] in text
+    for step in report.steps:
+        assert typeset(step.reason) in text
+    for artifact in report.artifacts:
+        assert artifact.path in text
+        assert artifact.sha256 in text
+    assert report.environment["processor"] in text
+    headings = page.texts["h2"]
+    assert headings == [
+        "Attempts",
+        "Before and after",
+        "Decisions",
+        "Steps",
+        "Notes",
+        "Use it",
+        "Files",
+        "What was asked",
+        "Environment",
+    ]
+
+
+@pytest.mark.parametrize("verdict", ["met", "target-missed", "floor-missed", "undecided"])
+def test_the_badge_follows_the_verdict(report: Report, verdict: Verdict) -> None:
+    page = Page(render(report.model_copy(update={"verdict": verdict})))
+    assert {"class": f"badge {verdict}"} in page.named("span")
+    assert verdict.replace("-", " ").capitalize() in page.texts["span"]
+
+
+def test_what_users_wrote_is_escaped_everywhere(report: Report) -> None:
+    nasty = "</td><script>alert(2)</script>"
+    step = report.steps[1].model_copy(update={"reason": nasty, "action": nasty, "settings": {nasty: nasty}})
+    page = render(
+        report.model_copy(
+            update={
+                "steps": (step,),
+                "summary": f"MET: {nasty}",
+                "decisions": ({"rule": nasty, "question": nasty, "answer": nasty, "evidence": nasty},),
+                "plan": {"steps": [], "notes": [nasty]},
+                "environment": {nasty: nasty},
+                "profile": report.profile | {"input_name": nasty},
+                "request": report.request | {"data": nasty, "out": nasty},
+                "artifacts": (Artifact(path=nasty, bytes=1, sha256=nasty),),
+            }
+        )
+    )
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert Page(page).named("script") == []
+
+
+def test_the_page_needs_no_network(report: Report) -> None:
+    text = render(report)
+    page = Page(text)
+    assert re.findall(r"https?://|//[a-z]|@import|url\(", text) == []
+    assert not {"script", "link", "img", "iframe", "object", "embed"} & {tag for tag, _ in page.tags}
+    assert all("style" not in attributes and "src" not in attributes for _, attributes in page.tags)
+    policy = next(meta for meta in page.named("meta") if "http-equiv" in meta)
+    assert policy["content"] == "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def test_the_chart_has_a_text_for_every_mark(report: Report) -> None:
+    page = Page(render(report))
+    drawings = page.named("svg")
+    assert [drawing["role"] for drawing in drawings] == ["img", "img"]
+    assert drawings[0]["aria-label"] == "4 attempts, 2 accepted: ratio reached against accuracy"
+    titles = page.texts["title"]
+    assert titles.count("original: 99.14 %") == 2
+    weakened = "1. structured-pruning: 14.5x, 97.61 %, weakened. drop 1.53 + 0.16 points is beyond the floor of 1.00"
+    assert titles.count(weakened) == 2
+    kinds = [attributes["class"] for attributes in page.named("g")][:5]
+    assert kinds == ["mark reverted", "mark weakened", "mark original", "mark kept", "mark kept"]
+
+
+def test_accepted_and_rejected_differ_in_shape(report: Report) -> None:
+    reading = read(report)
+    drawing = str(chart(attempts(report.steps, reading, 99.0), reading))
+    shapes = dict(re.findall(r'<g class="mark (\w+)"><title>[^<]*</title><(\w+) ', drawing))
+    assert shapes == {"original": "rect", "kept": "circle", "weakened": "path", "reverted": "path"}
+    crosses = re.search(r'<g class="mark reverted"><title>[^<]*</title><path d="([^"]*)"', drawing)
+    assert crosses is not None
+    assert "Z" not in crosses[1]
+
+
+def test_the_chart_draws_the_floor_and_the_target_where_they_are(report: Report) -> None:
+    reading = read(report)
+    marks = attempts(report.steps, reading, 99.0)
+    plane = Plane(marks, reading, WIDE)
+    drawing = str(chart(marks, reading))
+    assert plane.floor == pytest.approx(98.14)
+    assert plane.target == 10
+    assert f'y1="{plane.y(98.14):.1f}" x2="{WIDE - 16:.1f}" y2="{plane.y(98.14):.1f}" class="floor"' in drawing
+    assert f'<line x1="{plane.x(10):.1f}"' in drawing
+    assert plane.y(99) < plane.y(98.14) < plane.y(97.61)
+    assert plane.x(1) < plane.x(3) < plane.x(10) < plane.x(14.5)
+    assert plane.x(10) - plane.x(5) == pytest.approx(plane.x(2) - plane.x(1))
+    assert "target 10x" in drawing
+    assert "floor 98.14 %" in drawing
+
+
+def test_a_collapsed_attempt_does_not_squeeze_the_others(report: Report) -> None:
+    reading = read(report)
+    marks = attempts(report.steps, reading, 99.0)
+    plane = Plane(marks, reading, WIDE)
+    assert plane.off(93.2)
+    assert not plane.off(97.61)
+    assert plane.y(93.2) == plane.y(10.0)
+    assert "4: 93.20 %, off the chart" in str(chart(marks, reading))
+
+
+def test_with_a_metric_of_errors_better_is_still_up(report: Report) -> None:
+    asked = changed(many(report, "kept", [(3.0, 0.11), (9.0, 0.14)]), metric="mse", max_drop="0.02")
+    step = asked.steps[0].model_copy(update={"before": {"objective": 1.0, "quality": 0.1, "ratio": 1.0}})
+    asked = asked.model_copy(
+        update={
+            "steps": (step, *asked.steps[1:]),
+            "baseline": report.baseline.model_copy(update={"quality": 0.1}),
+            "final": report.final.model_copy(update={"quality": 0.11}),
+        }
+    )
+    reading = read(asked)
+    plane = Plane(attempts(asked.steps, reading, 0.1), reading, WIDE)
+    assert plane.floor == pytest.approx(0.12)
+    assert plane.y(0.1) < plane.y(0.12) < plane.y(0.14)
+    assert "mse at most 0.02 higher" in render(asked)
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [(1.0, 99.14)],
+        [(10 + 0.01 * i, 99 + 0.01 * i) for i in range(30)],
+        [(0.8, 50.0), (1000.0, 0.0)],
+        [(None, None), (math.inf, 99.0), (2.0, math.nan), (0.0, 99.0)],
+    ],
+)
+@pytest.mark.parametrize("target", ["1.5x", "1000x", "max"])
+@pytest.mark.parametrize("floor", ["0%", "1%"])
+def test_every_mark_and_tick_stays_inside(
+    report: Report, width: int, values: list[tuple[float | None, float | None]], target: str, floor: str
+) -> None:
+    asked = changed(many(report, "kept", values), target=target, max_drop=floor)
+    reading = read(asked)
+    marks = attempts(asked.steps, reading, 99.14)
+    plane = Plane(marks, reading, width)
+    drawing = str(chart(marks, reading, width))
+    Page(drawing)
+    assert "nan" not in drawing
+    assert "inf" not in drawing.replace("infinite", "")
+    assert ("target max" in drawing) is False
+    for mark in marks:
+        assert 56 <= plane.x(mark.ratio) <= width - 16
+        assert 34 <= plane.y(mark.quality) <= plane.height - 86
+    assert 2 <= len(plane.quality_ticks()) <= 9
+    assert 1 <= len(plane.ratio_ticks()) <= 12
+
+
+def test_a_run_that_tried_nothing_still_has_a_page(report: Report) -> None:
+    bare = report.model_copy(update={"steps": (), "decisions": (), "plan": {"steps": []}, "artifacts": ()})
+    text = Page(render(bare)).everything()
+    assert "Nothing was tried." in text
+    assert "No step was taken." in text
+    assert "No rule was asked" in text
+
+
+def test_a_drop_without_a_bound_says_so(report: Report) -> None:
+    drop = report.drop.model_copy(update={"upper_95": None, "worse": 3, "better": 1})
+    assert "without a bound (only 4 changed)" in render(report.model_copy(update={"drop": drop}))
+
+
+@pytest.mark.parametrize(
+    ("extra", "request_"),
+    [
+        ({}, {}),
+        ({"input_name": "image"}, {"mean": (0.1307,), "std": (0.3081,)}),
+        ({"input_name": "image", "input_dtype": "torch.int64", "input_shape": (8,)}, {}),
+    ],
+)
+def test_the_snippet_runs(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any], request_: dict[str, Any]
+) -> None:
+    asked = changed(report, **request_).model_copy(update={"profile": report.profile | extra})
+    shape = ["N", *asked.profile["input_shape"]]
+    kind = TensorProto.INT64 if "input_dtype" in extra else TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["image"], ["scores"])],
+        "g",
+        [helper.make_tensor_value_info("image", kind, shape)],
+        [helper.make_tensor_value_info("scores", kind, shape)],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "model.onnx"
+    )
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(run_snippet(asked), "snippet", "exec"), names)  # noqa: S102 - this is what a reader does with it
+    assert names["y"].shape == (1, *asked.profile["input_shape"])
+    if request_:
+        assert names["y"].flat[0] == pytest.approx(-0.1307 / 0.3081)
+
+
+def test_a_result_that_is_only_packed_is_unpacked_first(report: Report) -> None:
+    packed = report.model_copy(update={"artifacts": (Artifact(path="model.ecz", bytes=1, sha256="0"),)})
+    assert run_snippet(packed).startswith("# easycompress unpack model.ecz -o model.onnx\n")
+    assert "unpack" not in run_snippet(report)
+
+
+def test_the_snippet_back_into_pytorch_names_the_folder() -> None:
+    assert load_snippet(Request(model="m", out="my out/")).endswith('model = ec.load("my out/", factory=make_model)')
+    assert 'ec.load("./"' in load_snippet(Request(model="m"))
+
+
+def test_typesetting_holds_numbers_and_units_together() -> None:
+    assert typeset("10.3x: 1 725 832 -> 167 KB, 95 %") == "10.3\u00d7: 1\u202f725\u202f832 → 167\u202fKB, 95\u202f%"
+    assert typeset("0x10 of 3 models") == "0x10 of 3 models"

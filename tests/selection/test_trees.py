@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from easycompress.core.goal import Goal, parse_budget, parse_floor, parse_target
+from easycompress.core.profile import Architecture, Family, LayerProfile, ModelProfile
+from easycompress.core.task import Metric
+from easycompress.selection.budget import channels_for, split
+from easycompress.selection.documentation import main, render
+from easycompress.selection.explain import TREES, rules
+from easycompress.selection.heuristics import Heuristics, gather
+from easycompress.selection.trees.distillation import DISTILLATION, ROBUST_RATIO
+from easycompress.selection.trees.pruning import PRUNING
+from easycompress.selection.trees.quantization import GENEROUS_POINTS, QUANTIZATION
+from easycompress.selection.trees.strategy import STRATEGY
+from easycompress.selection.walk import Ask, Leaf, asks, leaves, walk
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from easycompress.selection.walk import Tree
+
+CLASS = {"convolutional": "Conv2d", "linear": "Linear", "attention": "MultiheadAttention", "other": "LSTM"}
+
+
+def make_profile(
+    architecture: Architecture,
+    *layers: tuple[Family, int, int],
+    batch_norm: bool = False,
+    shape: tuple[int, ...] = (3,),
+) -> ModelProfile:
+    """Build a profile from (family, params, macs) a layer."""
+    rows = tuple(
+        LayerProfile(name=str(i), type=CLASS[f], family=f, params=p, macs=m) for i, (f, p, m) in enumerate(layers)
+    )
+    return ModelProfile(
+        architecture=architecture,
+        layers=rows,
+        params=sum(row.params for row in rows),
+        macs=sum(row.macs for row in rows),
+        has_batch_norm=batch_norm,
+        input_shape=shape,
+        outputs=10,
+    )
+
+
+PLAIN = make_profile(
+    "fnn", ("linear", 235_200, 235_200), ("linear", 30_000, 30_000), ("linear", 1000, 1000), shape=(784,)
+)
+LENET = make_profile(
+    "cnn",
+    ("convolutional", 500, 288_000),
+    ("convolutional", 25_000, 1_600_000),
+    ("linear", 400_000, 400_000),
+    ("linear", 5_000, 5_000),
+    shape=(1, 28, 28),
+)
+RESNET = make_profile(
+    "cnn", *[("convolutional", 14_000, 2_000_000)] * 19, ("linear", 650, 650), batch_norm=True, shape=(3, 32, 32)
+)
+TRANSFORMER = make_profile(
+    "transformer",
+    *[("attention", 260_000, 9_000_000), ("linear", 262_000, 4_000_000), ("linear", 262_000, 4_000_000)] * 2,
+)
+ATTENTIVE = make_profile("transformer", ("attention", 300_000, 9_000_000), ("linear", 1000, 1000))
+LOGISTIC = make_profile("fnn", ("linear", 7850, 7850))
+RECURRENT = make_profile("rnn", ("other", 100_000, 100_000), ("linear", 100, 100))
+IDLE = make_profile("fnn", ("linear", 0, 0), ("linear", 0, 0))
+PROFILES = (PLAIN, LENET, RESNET, TRANSFORMER, ATTENTIVE, LOGISTIC, RECURRENT, IDLE)
+
+
+def make(profile: ModelProfile = RESNET, **changes: Any) -> Heuristics:
+    facts: dict[str, Any] = {
+        "profile": profile,
+        "metric": "accuracy",
+        "accuracy_like": True,
+        "objective": "size",
+        "ratio_needed": 10.0,
+        "points": 1.0,
+        "resources": "ample",
+        "epochs_affordable": 20.0,
+        "backend": "cpu",
+        "labelled": True,
+        "train_samples": 10_000,
+        "calibration_samples": 1_024,
+        "natural_images": False,
+        "augmented": False,
+    }
+    return Heuristics(**{**facts, **changes})
+
+
+GRID = [
+    make(
+        profile,
+        objective=objective,
+        ratio_needed=ratio,
+        points=points,
+        resources=resources,
+        epochs_affordable={"none": 0.0, "limited": 1.0, "ample": 20.0}[resources],
+        backend=backend,
+        labelled=labelled,
+        train_samples=samples,
+        calibration_samples=samples,
+        accuracy_like=accuracy_like,
+    )
+    for profile, objective, ratio, points, resources, (backend, labelled, samples, accuracy_like) in itertools.product(
+        PROFILES,
+        ("size", "latency", "compute", "energy"),
+        (1.0, 3.0, 10.0, math.inf),
+        (-0.5, 1.0, math.inf),
+        ("none", "limited", "ample"),
+        (
+            ("cpu", True, 100, True),
+            ("cpu", True, 100, False),
+            ("gpu", True, 100, True),
+            ("cpu", False, 100, True),
+            ("cpu", True, 0, True),
+        ),
+    )
+]
+
+
+def edges(tree: Tree, heuristics: Heuristics, path: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Return the path of answers that these heuristics take, from the root to a leaf."""
+    if isinstance(tree, Leaf):
+        return path
+    answer, _ = tree.rule.ask(heuristics)
+    return edges(tree.branches[answer], heuristics, (*path, answer))
+
+
+def all_paths(tree: Tree, path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    if isinstance(tree, Leaf):
+        return {path}
+    return {found for answer, branch in tree.branches.items() for found in all_paths(branch, (*path, answer))}
+
+
+@pytest.mark.parametrize("category", TREES)
+def test_every_leaf_is_reached_and_every_branch_is_an_answer(category: str) -> None:
+    tree = TREES[category]
+    assert {edges(tree, heuristics) for heuristics in GRID} == all_paths(tree)
+
+
+@pytest.mark.parametrize("category", TREES)
+def test_walk_agrees_with_the_path_and_gives_evidence(category: str) -> None:
+    tree = TREES[category]
+    for heuristics in GRID[::7]:
+        value, decisions = walk(tree, heuristics)
+        assert value in leaves(tree)
+        assert tuple(decision.answer for decision in decisions) == edges(tree, heuristics)
+        assert all(decision.evidence and decision.question.endswith("?") for decision in decisions)
+
+
+@pytest.mark.parametrize("name", rules())
+def test_rules_are_total(name: str) -> None:
+    """Each rule answers anything, also what its tree would never ask it; the answer is always one of its branches."""
+    category, rule = rules()[name]
+    branches = {answer for ask in asks(TREES[category]) if ask.rule is rule for answer in ask.branches}
+    assert {rule.ask(heuristics)[0] for heuristics in GRID} == branches
+
+
+def test_each_name_belongs_to_one_rule() -> None:
+    found = [(ask.rule.name, ask.rule) for tree in TREES.values() for ask in asks(tree)]
+    assert len({name for name, _ in found}) == len({id(rule) for _, rule in found})
+    assert list(rules()) == [f"S{i}" for i in range(1, 6)] + [f"P{i}" for i in range(1, 4)] + [
+        f"D{i}" for i in range(1, 7)
+    ] + [f"Q{i}" for i in range(1, 6)]
+
+
+def test_every_thesis_choice_is_a_leaf() -> None:
+    assert set(leaves(STRATEGY)) == {"none", "linear", "convolutional", "attention", "global"}
+    assert set(leaves(PRUNING)) == {"l1", "group-norm", "bn-scale", "lamp"}
+    assert set(leaves(DISTILLATION)) == {"none", "soft", "hard", "combined"}
+    assert set(leaves(QUANTIZATION)) == {"none", "qat-int8", "static-int8", "dynamic-int8"}
+
+
+@pytest.mark.parametrize(
+    ("heuristics", "strategy"),
+    [
+        (make(LENET, ratio_needed=10.0), "linear"),  # 60 % of the parameters must go and linear layers hold 94 %
+        (make(LENET, ratio_needed=10.0, backend="gpu"), "global"),  # without int8 all 90 % must go
+        (make(RESNET, ratio_needed=10.0), "convolutional"),
+        (make(RESNET, ratio_needed=100.0), "global"),  # 96 %, and 5 % of the convolutions must remain
+        (make(RESNET, ratio_needed=2.0), "convolutional"),
+        (make(LENET, ratio_needed=math.inf), "global"),
+        (make(TRANSFORMER, ratio_needed=5.0), "linear"),
+        (make(ATTENTIVE, ratio_needed=5.0), "attention"),
+        (make(LOGISTIC), "none"),
+        (make(RECURRENT), "none"),
+        (make(LENET, objective="latency", ratio_needed=2.0), "convolutional"),  # 50 % must go, they do 82 %
+        (make(LENET, objective="latency", ratio_needed=4.0), "global"),  # 75 % is more than 80 % of 82 %
+        (make(TRANSFORMER, objective="energy", ratio_needed=1.5), "attention"),
+        (make(PLAIN, objective="compute", ratio_needed=2.0), "linear"),
+        (make(PLAIN, objective="compute", ratio_needed=math.inf), "global"),
+    ],
+)
+def test_strategies(heuristics: Heuristics, strategy: str) -> None:
+    assert walk(STRATEGY, heuristics)[0] == strategy
+
+
+def test_no_strategy_picks_what_cannot_be_pruned() -> None:
+    for heuristics in GRID:
+        strategy = walk(STRATEGY, heuristics)[0]
+        assert strategy in (*heuristics.removable, "global", "none")
+        assert (strategy == "none") is (not heuristics.removable)
+
+
+@pytest.mark.parametrize(
+    ("profile", "removable"),
+    [
+        (RESNET, ("convolutional",)),  # its one linear layer is the output
+        (LENET, ("convolutional", "linear")),
+        (PLAIN, ("linear",)),
+        (LOGISTIC, ()),
+        (IDLE, ()),
+        (make_profile("cnn", ("convolutional", 9, 9)), ()),
+        (make_profile("cnn", ("convolutional", 9, 9), ("linear", 9, 9)), ("convolutional",)),
+        (make_profile("cnn", ("convolutional", 9, 9), ("convolutional", 9, 9)), ("convolutional",)),
+        (ATTENTIVE, ("attention",)),
+    ],
+)
+def test_removable_families(profile: ModelProfile, removable: tuple[str, ...]) -> None:
+    assert make(profile).removable == removable
+
+
+@pytest.mark.parametrize(
+    ("heuristics", "importance"),
+    [
+        (make(TRANSFORMER), "group-norm"),
+        (make(LENET), "l1"),
+        (make(RESNET), "bn-scale"),
+        (make(LENET, objective="compute", ratio_needed=2.0), "group-norm"),
+        (make(LENET, ratio_needed=math.inf), "lamp"),
+    ],
+)
+def test_importances(heuristics: Heuristics, importance: str) -> None:
+    assert walk(PRUNING, heuristics)[0] == importance
+
+
+@pytest.mark.parametrize(
+    ("heuristics", "technique"),
+    [
+        (make(resources="none"), "none"),
+        (make(train_samples=0), "none"),
+        (make(labelled=False), "soft"),
+        (make(resources="limited"), "hard"),
+        (make(accuracy_like=False, metric="f1"), "soft"),
+        (make(PLAIN), "soft"),
+        (make(ratio_needed=4 * ROBUST_RATIO - 0.01), "hard"),
+        (make(ratio_needed=4 * ROBUST_RATIO), "combined"),
+        (make(objective="compute", ratio_needed=ROBUST_RATIO), "combined"),
+        (make(ratio_needed=math.inf), "combined"),
+    ],
+)
+def test_distillations(heuristics: Heuristics, technique: str) -> None:
+    assert walk(DISTILLATION, heuristics)[0] == technique
+
+
+@pytest.mark.parametrize(
+    ("heuristics", "form"),
+    [
+        (make(objective="compute"), "none"),
+        (make(backend="gpu"), "none"),
+        (make(calibration_samples=0), "none"),
+        (make(), "qat-int8"),
+        (make(resources="limited", points=GENEROUS_POINTS + 0.01), "static-int8"),
+        (make(resources="none", points=GENEROUS_POINTS), "dynamic-int8"),  # "over 2 %" is generous, 2 % is not
+    ],
+)
+def test_quantizations(heuristics: Heuristics, form: str) -> None:
+    assert walk(QUANTIZATION, heuristics)[0] == form
+
+
+def test_evidence_carries_the_numbers() -> None:
+    _, decisions = walk(STRATEGY, make(LENET))
+    assert [decision.rule for decision in decisions] == ["S1", "S2", "S3"]
+    assert decisions[2].evidence == "pruning must remove 60% of the parameters; linear can carry 89%"
+    _, decisions = walk(STRATEGY, make(LENET, objective="latency", ratio_needed=2.0))
+    assert decisions[3].evidence == "50% of all multiply-accumulates must go and convolutional layers do 82%"
+
+
+def test_target_is_split_between_int8_and_pruning() -> None:
+    share = split(make(ratio_needed=10.0))
+    assert (share.int8, share.pruning) == (4.0, 2.5)
+    assert share.channels == pytest.approx(0.3675, abs=1e-4)
+    assert split(make(ratio_needed=3.0)).pruning == 1.0
+    assert split(make(ratio_needed=3.0)).channels == 0.0
+    assert split(make(ratio_needed=0.5)).needed == 1.0
+    assert split(make(ratio_needed=10.0, backend="gpu")).pruning == 10.0
+    assert split(make(ratio_needed=10.0, objective="latency")).int8 == 1.0
+    assert split(make(ratio_needed=math.inf)).channels is None
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.5, 2.5, 50.0])
+def test_channels_square(ratio: float) -> None:
+    assert (1 - channels_for(ratio)) ** 2 == pytest.approx(1 / ratio)
+
+
+def unused(outputs: Tensor, targets: Tensor) -> np.ndarray:
+    raise NotImplementedError
+
+
+ACCURACY = Metric("accuracy", unused, scale=100.0, percent=True, binary=True)
+MSE = Metric("mse", unused, higher_is_better=False)
+
+
+def gathered(metric: Metric = ACCURACY, budget: str = "20min", drop: str = "1%", **changes: Any) -> Heuristics:
+    floor = parse_floor(drop, None, percent_metric=metric.percent, metric=metric.name)
+    facts: dict[str, Any] = {
+        "baseline_quality": 80.0,
+        "baseline_objective": 1e6,
+        "epochs_affordable": 12.0,
+        "backend": "cpu",
+        "train_samples": 500,
+        "calibration_samples": 500,
+        "labelled": True,
+        "augmented": False,
+    }
+    target = parse_target(changes.pop("target", "10x"), "size")
+    goal = Goal(objective="size", target=target, floor=floor)
+    profile = changes.pop("profile", RESNET)
+    return gather(profile, metric, goal, parse_budget(budget), **{**facts, **changes})
+
+
+def test_gather_reads_the_goal() -> None:
+    assert gathered().ratio_needed == 10.0
+    assert gathered(target="50KB").ratio_needed == 20.0
+    assert gathered(target="max").ratio_needed == math.inf
+    assert gathered().accuracy_like
+    assert gathered().natural_images
+    assert not gathered(profile=LENET).natural_images
+    assert not gathered(profile=TRANSFORMER).natural_images
+
+
+def test_gather_turns_the_floor_into_points() -> None:
+    assert gathered().points == pytest.approx(1.0)
+    assert gathered(drop="1%rel").points == pytest.approx(0.8)
+    assert gathered(MSE, drop="0.5", baseline_quality=20.0).points == pytest.approx(2.5)
+    assert gathered(MSE, drop="1%rel", baseline_quality=20.0).points == pytest.approx(1.0)
+    assert gathered(MSE, drop="0.5", baseline_quality=0.0).points == math.inf
+    assert gathered(MSE, drop="0", baseline_quality=0.0).points == 0.0
+
+
+@pytest.mark.parametrize(
+    ("budget", "epochs", "resources"),
+    [
+        ("20min", 12.0, "ample"),
+        ("20min", 3.0, "ample"),
+        ("20min", 2.9, "limited"),
+        ("20min", 0.0, "none"),
+        ("none", 12.0, "none"),
+        ("2ep", 12.0, "limited"),
+        ("30ep", 12.0, "ample"),
+    ],
+)
+def test_gather_judges_the_means(budget: str, epochs: float, resources: str) -> None:
+    assert gathered(budget=budget, epochs_affordable=epochs).resources == resources
+
+
+def test_the_committed_document_is_fresh(tmp_path: Path) -> None:
+    committed = Path(__file__).parents[2] / "docs" / "decision_trees.md"
+    hint = "run: python -m easycompress.selection.documentation"
+    assert committed.read_text(encoding="utf-8") == render(), hint
+    main([str(tmp_path / "out.md")])
+    assert (tmp_path / "out.md").read_text(encoding="utf-8") == render()
+
+
+def test_the_document_tells_every_rule_and_choice() -> None:
+    text = render()
+    for name, (_, rule) in rules().items():
+        assert f"| {name} | {rule.question} | {rule.threshold} | {rule.source} |" in text
+    for tree in TREES.values():
+        assert all(f"**{leaf}**" in text for leaf in leaves(tree))
+        assert isinstance(tree, Ask)
