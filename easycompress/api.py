@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import difflib
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from pydantic import ValidationError
 from torch import nn
 
-from easycompress.core.errors import BadInput
+from easycompress.core.errors import BadInput, EasyCompressError, one_line
 from easycompress.core.files import read_json
 from easycompress.core.outcome import Report, exit_code
 from easycompress.core.plan import Plan
 from easycompress.core.progress import Progress, Silent
+from easycompress.core.request import Request
 from easycompress.deliver import deliver
 from easycompress.executor.clock import Clock
-from easycompress.executor.journal import Journal, check_out, open_journal, state_of
+from easycompress.executor.journal import Journal, check_out, check_same, open_journal, state_of
 from easycompress.executor.replay import load
 from easycompress.executor.run import Executed, execute
 from easycompress.executor.trainer import Trainer
@@ -29,12 +34,13 @@ from easycompress.intake.data import Raw, load_data
 from easycompress.intake.models import load_model
 from easycompress.intake.objects import as_split
 from easycompress.intake.task import find_metric, make_task
-from easycompress.prepare import Prepared, make_goal, make_plan, prepare
+from easycompress.prepare import Prepared, fingerprint, flags_of, make_goal, make_plan, prepare
 from easycompress.report import units
 from easycompress.techniques import parse_action
 
 if TYPE_CHECKING:
-    from easycompress.core.request import Request
+    from collections.abc import Iterator
+
     from easycompress.core.task import Task
 
 __all__ = ["Result", "compress", "load", "plan"]
@@ -60,9 +66,12 @@ class Result:
         if target.resolve() == self.out.resolve():
             return target
         check_out(target, resume=False, force=False)
-        if target.exists():
-            shutil.rmtree(target)
-        shutil.copytree(self.out, target)
+        try:
+            if target.exists():
+                shutil.rmtree(target)
+            shutil.copytree(self.out, target)
+        except OSError as error:
+            raise BadInput(f"{target}: can't be written ({one_line(error)}); choose another folder") from error
         return target
 
 
@@ -88,39 +97,47 @@ def compress(
     """
     began = time.monotonic()
     progress = progress or Silent()
-    request, base = make_request(str(model) if isinstance(model, (str, Path)) else _label(model), _flags(flags))
+    request, base = make_request(_name(model), _flags(flags))
     folder, temporary = _folder(request, out, model)
     if temporary is None:
         check_out(folder, resume=resume, force=request.force)
     if resume and state_of(folder) == "finished":
         return _repeat(folder, request, model, base)
-    task = make_the_task(model, request, base, (train, validation, test))
-    with tempfile.TemporaryDirectory(prefix="easycompress-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="easycompress-") as scratch, _own_randomness(request.seed):
+        task = make_the_task(model, request, base, (train, validation, test))
         progress.now("measuring the original")
         prepared = prepare(task, request, Path(scratch))
         progress.say(_baseline_line(prepared))
         first_plan = make_plan(prepared, request, base, time.monotonic() - began)
-        journal = open_journal(folder, _fingerprint(request, prepared), resume=resume, began=began)
+        journal = open_journal(folder, fingerprint(prepared, request), resume=resume, began=began)
         try:
-            chosen = _journalled(journal, first_plan)
-            shop = make_workshop(prepared, request, journal, progress)
-            executed = Executed(best=None, steps=(), why="")
-            if prepared.needed > 1 and chosen.steps:
-                executed = execute(chosen, shop, prepared.needed)
-            progress.now("measuring the result on the report split")
-            report = deliver(prepared, request, chosen, executed, journal, folder)
+            report = _carry_out(_settled(prepared, journal), request, first_plan, journal, progress)
+        except EasyCompressError:
+            journal.discard()
+            raise
         finally:
             journal.close()
-    return Result(_module(folder, task.model), report, folder, exit_code(report.verdict), temporary)
+        return Result(_module(folder, task.model), report, folder, exit_code(report.verdict), temporary)
+
+
+def _carry_out(prepared: Prepared, request: Request, plan: Plan, journal: Journal, progress: Progress) -> Report:
+    """Execute the plan, or the one that the journal holds, and deliver what it came to."""
+    chosen = _journalled(journal, plan)
+    shop = make_workshop(prepared, request, journal, progress)
+    executed = Executed(best=None, steps=(), why="")
+    if prepared.needed > 1 and chosen.steps:
+        executed = execute(chosen, shop, prepared.needed)
+    progress.now("measuring the result on the report split")
+    return deliver(prepared, request, chosen, executed, journal, journal.out)
 
 
 def plan(model: nn.Module | str | Path, **keywords: Any) -> tuple[Plan, Prepared]:  # noqa: ANN401 - as compress()
     """Return the plan that compress() would carry out, and what it rests on. Trains nothing and writes nothing."""
     began = time.monotonic()
     splits = tuple(keywords.pop(name, None) for name in ("train", "validation", "test"))
-    request, base = make_request(str(model) if isinstance(model, (str, Path)) else _label(model), _flags(keywords))
-    task = make_the_task(model, request, base, splits)
-    with tempfile.TemporaryDirectory(prefix="easycompress-") as scratch:
+    request, base = make_request(_name(model), _flags(keywords))
+    with tempfile.TemporaryDirectory(prefix="easycompress-") as scratch, _own_randomness(request.seed):
+        task = make_the_task(model, request, base, splits)
         prepared = prepare(task, request, Path(scratch))
         return make_plan(prepared, request, base, time.monotonic() - began), prepared
 
@@ -151,7 +168,9 @@ def make_the_task(model: nn.Module | str | Path, request: Request, base: Path, s
             "no data given: add --data (digits, a .npz file, a folder of class folders or parquet files, or "
             "file.py:function), or write it into an easycompress.toml beside the model"
         )
-    return make_task(module, raw, request, base, size)
+    task = make_task(module, raw, request, base, size)
+    task.model.requires_grad_()  # what the user froze for inference must still recover; the copy is ours
+    return task
 
 
 def make_workshop(prepared: Prepared, request: Request, journal: Journal, progress: Progress) -> Workshop:
@@ -172,14 +191,39 @@ def make_workshop(prepared: Prepared, request: Request, journal: Journal, progre
     return Workshop(trainer, prepared.goal, kept, prepared.value, request.certify, request.batch, prepared.threads)
 
 
+@contextlib.contextmanager
+def _own_randomness(seed: int) -> Iterator[None]:
+    """Seed torch's generator for the block, and leave it and the number of threads as they were."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
 def _flags(flags: dict[str, Any]) -> dict[str, Any]:
-    """Turn Python values into what the command line would have said: 10 -> refused there too, 0.5 -> "0.5"."""
+    """Turn Python values into what the command line would have said: 10 -> refused there too, 0.5 -> "0.5".
+
+    Raises BadInput for a keyword that is no flag.
+    """
+    unknown = sorted(flags.keys() - Request.model_fields.keys())
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], Request.model_fields, n=1)
+        hint = f"did you mean {near[0]}?" if near else "keywords are the command line's flags with underscores"
+        raise BadInput(f"compress: no keyword {unknown[0]!r}; {hint}")
     text = {"target", "max_drop", "min_quality", "budget"}
     return {k: str(v) if k in text and v is not None and not isinstance(v, str) else v for k, v in flags.items()}
 
 
-def _label(model: nn.Module) -> str:
-    return f"{type(model).__module__}.{type(model).__qualname__}"
+def _name(model: nn.Module | str | Path) -> str:
+    """Return what the request calls the model. Raises BadInput for what is no model."""
+    if isinstance(model, nn.Module):
+        return f"{type(model).__module__}.{type(model).__qualname__}"
+    if isinstance(model, (str, Path)):
+        return str(model)
+    raise BadInput(f"model: a {type(model).__name__}; give a torch.nn.Module, or a path and factory=")
 
 
 def _folder(
@@ -196,13 +240,10 @@ def _folder(
     return path.with_name(f"{path.stem}-easycompress"), None
 
 
-def _fingerprint(request: Request, prepared: Prepared) -> dict[str, Any]:
-    """Return what journalled values depend on."""
-    keys = ("objective", "target", "max_drop", "min_quality", "format", "budget", "backend", "batch", "certify", "seed",
-            "augment", "metric", "loss", "mean", "std")  # fmt: skip
-    data = request.model_dump(mode="json", include=set(keys))
-    sizes = [len(s) for s in (prepared.task.data.train, prepared.task.data.select, prepared.task.data.report)]
-    return data | {"baseline": prepared.baseline.stat().st_size, "quality": prepared.quality, "samples": sizes}
+def _settled(prepared: Prepared, journal: Journal) -> Prepared:
+    """Return `prepared` with the original's objective as this run first measured it: no latency is twice the same."""
+    value = float(journal.once("original", lambda: prepared.value))
+    return replace(prepared, value=value, needed=prepared.goal.target.ratio(value))
 
 
 def _journalled(journal: Journal, plan: Plan) -> Plan:
@@ -229,11 +270,15 @@ def _module(folder: Path, original: nn.Module) -> nn.Module:
 
 def _repeat(folder: Path, request: Request, model: nn.Module | str | Path, base: Path) -> Result:
     """Return a finished run's result again."""
+    check_same(folder, flags_of(request))
     data = read_json(folder / "report.json")
-    data["schema_"] = data.pop("schema")
-    report = Report.model_validate(data)
-    if isinstance(model, nn.Module):
-        module = model
-    else:
-        module = load_model(Path(model), request.factory, base, trust_pickle=request.trust_pickle).model
-    return Result(_module(folder, module), report, folder, exit_code(report.verdict))
+    try:
+        report = Report.model_validate({"schema_": data.pop("schema"), **data})
+    except (ValidationError, KeyError, AttributeError) as error:
+        raise BadInput(f"{folder}/report.json: not a report of this version; start anew without --resume") from error
+    with _own_randomness(request.seed):
+        if isinstance(model, nn.Module):
+            module = model
+        else:
+            module = load_model(Path(model), request.factory, base, trust_pickle=request.trust_pickle).model
+        return Result(_module(folder, module), report, folder, exit_code(report.verdict))

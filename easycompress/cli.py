@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import sys
@@ -9,10 +11,32 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
+from typer.core import TyperGroup
 
 from easycompress.core.errors import BadInput, EasyCompressError, one_line
 
+
+class Stopped(Exception):
+    """The user pressed Ctrl-C."""
+
+
+class Commands(TyperGroup):
+    """The commands. Ctrl-C leaves them as `Stopped`: typer would end in silence."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's own types move between its versions
+        """Run one command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Stopped from error
+        except EasyCompressError as error:
+            if _interrupted(error):  # torch's exporter turns an interrupt into an error of its own
+                raise Stopped from error
+            raise
+
+
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -33,7 +57,10 @@ def _option(*names: str, help: str) -> Any:  # noqa: A002, ANN401 - typer's own 
     return typer.Option(*names, help=help, show_default=False)
 
 
-Model = Annotated[str, typer.Argument(help="a state dict (.safetensors, .pt) with --factory, or a pickled module")]
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="a state dict (.safetensors, .pt) with --factory, or a pickled module"),
+]
 Factory = Annotated[
     Text, _option("--factory", help="file.py:function, package.module:function or torchvision:resnet18")
 ]
@@ -86,7 +113,7 @@ def compress(
     from easycompress.api import compress as run
     from easycompress.report.terminal import Terminal
 
-    with Terminal(quiet=quiet or json_) as terminal:
+    with _only_json(json_), Terminal(quiet=quiet or json_) as terminal:
         result = run(model, resume=resume, progress=terminal, **flags)
     if json_:
         sys.stdout.write(json.dumps(result.report.to_json(), indent=2) + "\n")
@@ -111,7 +138,7 @@ def plan(
     from easycompress.api import plan as make
     from easycompress.report.terminal import Terminal
 
-    with Terminal(quiet=quiet or json_) as terminal:
+    with _only_json(json_), Terminal(quiet=quiet or json_) as terminal:
         chosen, prepared = make(model, **flags)
     if json_:
         content = {
@@ -128,7 +155,9 @@ def plan(
 
 @app.command()
 def explain(
-    rule: Annotated[Text, typer.Argument(help="S1.., P1.., D1.. or Q1..; without it all are listed")] = None,
+    rule: Annotated[
+        Text, typer.Argument(metavar="[RULE]", help="S1.., P1.., D1.. or Q1..; without it all are listed")
+    ] = None,
 ) -> int:
     """Explain a decision rule: its question, threshold, source, and where it stands in the code."""
     from easycompress.selection.explain import explain as tell
@@ -138,7 +167,7 @@ def explain(
 
 
 @app.command()
-def inspect(file: Annotated[str, typer.Argument(help="a model.onnx")], json_: Json = False) -> int:
+def inspect(file: Annotated[str, typer.Argument(metavar="FILE", help="a model.onnx")], json_: Json = False) -> int:
     """Show what a file stores: per tensor its stored form, bits per weight and bytes."""
     from easycompress.artifact.inspection import inspect_onnx
     from easycompress.report.terminal import Terminal
@@ -168,6 +197,11 @@ def demo(directory: Annotated[Text, typer.Argument(metavar="[DIR]", help="defaul
     return _run([*COMMAND.split()[1:], "--force"])
 
 
+def _only_json(wanted: bool) -> contextlib.AbstractContextManager[Any]:  # noqa: FBT001 - the flag itself
+    """Send what a user's own code prints to standard error while JSON alone belongs on standard output."""
+    return contextlib.redirect_stdout(sys.stderr) if wanted else contextlib.nullcontext()
+
+
 def _flags(values: dict[str, Any]) -> dict[str, Any]:
     """Return the flags given on the line, under the names of the Python keywords."""
     skipped = {"model", "resume", "quiet", "json_"}
@@ -186,25 +220,52 @@ def _numbers(flag: str, text: str) -> tuple[float, ...]:
 
 
 def _fail(text: str, code: int) -> int:
-    sys.stderr.write(f"easycompress: {' '.join(text.split())}\n")
+    sys.stderr.write(f"easycompress: {' '.join(text.splitlines())}\n")
     return code
+
+
+def _usage(error: Exception) -> str:
+    """Return a usage error as one line, with the command whose help would have told."""
+    context = getattr(error, "ctx", None)
+    command = getattr(context, "command_path", "easycompress") if context is not None else "easycompress"
+    text = getattr(error, "format_message", error.__str__)().strip().rstrip(".")
+    return f"{text}{'' if text.endswith('?') else ';'} see {command} --help"
+
+
+def _interrupted(error: BaseException) -> bool:
+    """Say whether Ctrl-C is at the root of an error."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, KeyboardInterrupt):
+        seen = seen.__cause__ or seen.__context__
+    return seen is not None
+
+
+def _told(error: BaseException, arguments: list[str]) -> tuple[str, int]:
+    """Return the line and the exit code of everything that may end a command early."""
+    if isinstance(error, EasyCompressError):
+        return str(error), error.exit_code
+    if isinstance(error, UsageError):
+        return _usage(error), 2
+    if isinstance(error, MemoryError):
+        return f"out of memory ({one_line(error)}); use less data or a smaller --batch", 2
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}; check the path, its permissions and the space on the disk", 2
+    resumes = "; the same command with --resume goes on" if "compress" in arguments[:1] else ""
+    return f"stopped{resumes}", STOPPED
 
 
 def _run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; every refusal is one line."""
     try:
-        code = app(arguments or ["--help"], standalone_mode=False)
-    except EasyCompressError as error:
-        return _fail(str(error), error.exit_code)
-    except UsageError as error:
-        return _fail(f"{error.format_message().rstrip('.')}; see easycompress --help", 2)  # type: ignore[attr-defined]
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("stopped; the same command with --resume goes on", STOPPED)
-    except MemoryError as error:
-        return _fail(f"out of memory ({one_line(error)}); use less data or a smaller --batch", 2)
-    return int(code or 0)
+        return int(app(arguments or ["--help"], prog_name="easycompress", standalone_mode=False) or 0)
+    except (EasyCompressError, UsageError, OSError, MemoryError, Stopped, KeyboardInterrupt, typer.Abort) as error:
+        return _fail(*_told(error, arguments))
 
 
 def main() -> None:
     """Run the command line of this process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a path that the screen's encoding lacks must not end a run
     sys.exit(_run(sys.argv[1:]))

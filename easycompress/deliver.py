@@ -96,7 +96,7 @@ def _judge(
     return Report(
         request=request.model_dump(mode="json"),
         environment=environment(prepared.threads) | {"seconds": round(journal.elapsed(), 1)},
-        profile=prepared.profile.model_dump(mode="json"),
+        profile=_facts(prepared),
         decisions=tuple(decision.model_dump() for decision in plan.decisions),
         plan={
             "steps": [step.model_dump() for step in plan.steps],
@@ -115,22 +115,36 @@ def _judge(
     )
 
 
+def _facts(prepared: Prepared) -> dict[str, Any]:
+    """Return the profile, with what a reader of the report must know of the model's input and of the metric."""
+    task = prepared.task
+    return prepared.profile.model_dump(mode="json") | {
+        "input_name": Runtime(prepared.baseline, 1).input_name,
+        "input_dtype": str(task.example.dtype).removeprefix("torch."),
+        "metric": {
+            "name": task.metric.name,
+            "percent": task.metric.percent,
+            "higher_is_better": task.metric.higher_is_better,
+        },
+    }
+
+
 def _place(prepared: Prepared, executed: Executed, journal: Journal, out: Path) -> None:
     """Put the chosen model's files into OUT; the original's where nothing was accepted."""
-    shape = tuple(prepared.task.example.shape[1:])
+    example = prepared.task.example
     best = executed.best
     if best is None:
         shutil.copyfile(prepared.baseline, out / "model.onnx")
         state = prepared.task.model.state_dict()
         write_bytes(out / "model.safetensors", save({n: t.contiguous().clone() for n, t in state.items()}))
-        write_json(out / "record.json", record_json((), [], shape))
+        write_json(out / "record.json", record_json((), [], example))
         return
     shutil.copyfile(journal.path(f"{best.tag}.onnx"), out / "model.onnx")
     tensors = journal.path(f"{best.tag}.safetensors")
     shutil.copyfile(tensors, out / "model.safetensors")
     names = load_file(str(tensors))
     codes = [name.removesuffix(".values") for name in names if name.endswith(".weight.values")]
-    write_json(out / "record.json", record_json(best.records, codes, shape))
+    write_json(out / "record.json", record_json(best.records, codes, example))
 
 
 def _write_predictions(out: Path, prepared: Prepared, outputs: list[Any], scores: list[Any]) -> None:

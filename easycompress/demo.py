@@ -67,6 +67,8 @@ RESULT = "model-easycompress"
 
 def make_demo(folder: Path, progress: Progress) -> None:
     """Write the demo's files into `folder`, training the model. Raises BadInput where other files are in the way."""
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"{folder}: is a file; name a new folder: easycompress demo DIR")
     if folder.exists():
         foreign = sorted({path.name for path in folder.iterdir()} - {*FILES, RESULT, "__pycache__"})
         if foreign:

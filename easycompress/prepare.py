@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 import yaml
 
 from easycompress.artifact.onnx_export import export
 from easycompress.artifact.slim import slim
 from easycompress.artifact.write import check_float_file
-from easycompress.core.errors import BadInput, CannotCompress
-from easycompress.core.files import write_bytes
+from easycompress.core.errors import BadInput, CannotCompress, one_line
+from easycompress.core.files import sha256, write_bytes
 from easycompress.core.goal import Budget, Goal, parse_budget, parse_floor, parse_objective, parse_target
 from easycompress.core.plan import Plan
 from easycompress.executor.trainer import BATCH
@@ -20,6 +22,7 @@ from easycompress.measure.files import objective_of
 from easycompress.measure.latency import time_files
 from easycompress.measure.profile import profile
 from easycompress.measure.runtime import Runtime, physical_cores, scores_from
+from easycompress.metrics import default_loss
 from easycompress.selection.heuristics import Heuristics, gather
 from easycompress.selection.select import select
 from easycompress.techniques import parse_action, technique_for
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
     from easycompress.core.profile import ModelProfile
     from easycompress.core.request import Request
-    from easycompress.core.task import Metric, Task
+    from easycompress.core.task import Metric, Split, Task
 
 CHANCE_ERRORS = 3.0
 """A baseline within so many standard errors of always naming the commonest class makes nothing of its inputs."""
@@ -88,6 +91,10 @@ def prepare(task: Task, request: Request, folder: Path) -> Prepared:
     outputs = runtime.outputs(task.data.select)
     scores = scores_from(outputs, task.data.select, task.metric)
     quality = task.metric.quality(scores)
+    if not math.isfinite(quality):
+        raise BadInput(
+            f"the model's {task.metric.name} on select is not a finite number; check its outputs, --mean and --std"
+        )
     if not request.force:
         _refuse_chance(task, quality, outputs.shape[1])
     facts = profile(task.model, graph, tuple(task.example.shape[1:]), int(outputs.shape[1]))
@@ -121,6 +128,27 @@ def _refuse_chance(task: Task, quality: float, classes: int) -> None:
         )
 
 
+def flags_of(request: Request) -> dict[str, Any]:
+    """Return the flags that a run's course depends on."""
+    keys = ("objective", "target", "max_drop", "min_quality", "format", "budget", "backend", "batch", "threads",
+            "certify", "seed", "augment", "metric", "loss", "mean", "std", "recipe")  # fmt: skip
+    return request.model_dump(mode="json", include=set(keys))
+
+
+def fingerprint(prepared: Prepared, request: Request) -> dict[str, Any]:
+    """Return what the values of a journal depend on: the flags, the model's file and the data."""
+    data = prepared.task.data
+    checksums = [_checksum(split) for split in (data.train, data.select, data.report)]
+    return flags_of(request) | {"model": sha256(prepared.baseline), "data": checksums}
+
+
+def _checksum(split: Split) -> int:
+    targets = torch.empty(0) if split.targets is None else split.targets
+    return zlib.crc32(
+        targets.contiguous().numpy().data, zlib.crc32(split.inputs.contiguous().numpy().data)
+    )
+
+
 def make_heuristics(prepared: Prepared, request: Request, spent: float) -> Heuristics:
     """Gather what the rules ask about; `spent` seconds of the budget are gone."""
     task, budget = prepared.task, prepared.budget
@@ -136,6 +164,7 @@ def make_heuristics(prepared: Prepared, request: Request, spent: float) -> Heuri
         train_samples=len(task.data.train),
         calibration_samples=len(task.data.calibration),
         labelled=task.metric.name != "agreement",
+        class_scores=(request.loss or default_loss(task.metric)) == "cross-entropy",
         augmented=task.augment is not None,
     )
 
@@ -170,9 +199,13 @@ def read_recipe(path: Path) -> Plan:
     try:
         data = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise BadInput(f"--recipe {path}: can't be read ({error.strerror})") from error
+        raise BadInput(f"--recipe {path}: can't be read ({error.strerror}); give a recipe.yaml") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"--recipe {path}: not text; give the recipe.yaml of a finished run") from error
     except yaml.YAMLError as error:
-        raise BadInput(f"--recipe {path}: not valid YAML ({' '.join(str(error).split())})") from error
+        raise BadInput(
+            f"--recipe {path}: not valid YAML ({one_line(error)}); use the recipe.yaml of a finished run"
+        ) from error
     steps = data.get("steps") if isinstance(data, dict) else None
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise BadInput(f"--recipe {path}: has no list `steps`; use the recipe.yaml of a finished run")

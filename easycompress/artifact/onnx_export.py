@@ -76,9 +76,10 @@ def _refusal(error: BaseException) -> str:
             r"No decompositions? registered for (?:the complex-valued input|<OpOverload\(op='([\w.:]+)')", text
         )
         if match:
-            return f"operator {match[1]} has no ONNX form, so no file could run it; replace it in the model's forward"
-    for text in texts:
-        if "ConstraintViolation" in text or "specialized" in text or "Constraints violated" in text:
+            operator = match[1] or "on complex numbers"
+            return f"operator {operator} has no ONNX form, so no file could run it; replace it in the model's forward"
+    for text in reversed(texts):  # the deepest says it without the exporter's advice
+        if any(sign in text for sign in ("ConstraintViolation", "specialized", "Constraints violated", "static shape")):
             return (
                 "the model's forward fixes the batch size (a constant where x.shape[0] belongs), "
                 f"so it can't be exported: {one_line(ValueError(text), 160)}"

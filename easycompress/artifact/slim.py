@@ -5,9 +5,14 @@ Exporter metadata, names and defaults weigh more than the weights of a well comp
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import onnx
 from onnx import numpy_helper
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NAME_SHARE = 0.02
 """A weight keeps its parameter's name where the name costs at most this share of its bytes: `inspect` can then tell."""
@@ -29,15 +34,17 @@ def slim(proto: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in [*graph.input, *graph.output]:
         tensor.doc_string = ""
         del tensor.metadata_props[:]
+    opset = next(o.version for o in result.opset_import if not o.domain)
     for node in graph.node:
         node.name = node.doc_string = node.overload = ""
         del node.metadata_props[:]
-        _drop_defaults(node)
+        _drop_defaults(node, opset)
     for initializer in graph.initializer:
         _raw(initializer)
-    _drop_unused(graph)
-    _merge_equal_initializers(graph)
-    _shorten_names(graph)
+    fixed = {value.name for value in [*graph.input, *graph.output]} | set(_names_in_branches(graph))
+    _drop_unused(graph, fixed)
+    _merge_equal_initializers(graph, fixed)
+    _shorten_names(graph, fixed)
     used = {node.domain or "" for node in graph.node}
     kept = [o for o in result.opset_import if (o.domain or "") in used]
     del result.opset_import[:]
@@ -45,8 +52,18 @@ def slim(proto: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _drop_defaults(node: onnx.NodeProto) -> None:
-    schema = onnx.defs.get_schema(node.op_type, domain=node.domain) if not node.domain else None
+def _names_in_branches(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield every name used inside If and Loop bodies: they see the outer graph's tensors, and may not shadow them."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
+                yield from (value.name for value in [*body.input, *body.output, *body.initializer])
+                yield from (name for inner in body.node for name in [*inner.input, *inner.output])
+                yield from _names_in_branches(body)
+
+
+def _drop_defaults(node: onnx.NodeProto, opset: int) -> None:
+    schema = None if node.domain else onnx.defs.get_schema(node.op_type, max_inclusive_version=opset)
     kept = []
     for attribute in node.attribute:
         value = onnx.helper.get_attribute_value(attribute)
@@ -82,21 +99,20 @@ def _raw(tensor: onnx.TensorProto) -> None:
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), name))
 
 
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    used = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
+def _drop_unused(graph: onnx.GraphProto, fixed: set[str]) -> None:
+    used = {name for node in graph.node for name in node.input} | fixed
     kept = [i for i in graph.initializer if i.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)
 
 
-def _merge_equal_initializers(graph: onnx.GraphProto) -> None:
-    outputs = {o.name for o in graph.output}
+def _merge_equal_initializers(graph: onnx.GraphProto, fixed: set[str]) -> None:
     first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     renamed: dict[str, str] = {}
     kept = []
     for tensor in graph.initializer:
         key = (tensor.data_type, tuple(tensor.dims), tensor.raw_data)
-        if tensor.raw_data and key in first and tensor.name not in outputs:
+        if tensor.raw_data and key in first and tensor.name not in fixed:
             renamed[tensor.name] = first[key]
             continue
         first.setdefault(key, tensor.name)
@@ -106,8 +122,7 @@ def _merge_equal_initializers(graph: onnx.GraphProto) -> None:
     _rename(graph, renamed)
 
 
-def _shorten_names(graph: onnx.GraphProto) -> None:
-    fixed = {value.name for value in [*graph.input, *graph.output]}
+def _shorten_names(graph: onnx.GraphProto, fixed: set[str]) -> None:
     renamed: dict[str, str] = {}
     uses: dict[str, int] = {}
     for node in graph.node:
@@ -115,6 +130,8 @@ def _shorten_names(graph: onnx.GraphProto) -> None:
             uses[name] = uses.get(name, 0) + 1
     taken = set(fixed)
     for tensor in graph.initializer:
+        if tensor.name in fixed:
+            continue
         plain = tensor.name.removesuffix("_quantized")
         cost = len(plain) * (1 + uses.get(tensor.name, 0))
         if cost <= NAME_SHARE * len(tensor.raw_data) and plain not in taken:

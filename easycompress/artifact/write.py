@@ -43,9 +43,14 @@ def check_float_file(model: nn.Module, example: Tensor, answers: np.ndarray[Any,
     """Raise CannotCompress when a float file's `answers` for `example` are not the module's own."""
     with torch.no_grad():
         expected = model(example).numpy()
+    if expected.shape != answers.shape:
+        raise CannotCompress(
+            f"the exported file answers in shape {answers.shape}, the model in {expected.shape}: "
+            "its forward probably depends on values that export freezes"
+        )
     scale = float(np.abs(expected).max()) or 1.0
     difference = float(np.abs(answers - expected).max())
-    if expected.shape != answers.shape or not difference <= TOLERANCE * scale:
+    if not difference <= TOLERANCE * scale:
         raise CannotCompress(
             f"the exported file doesn't answer as the model does (off by {difference:.3g}, outputs reach {scale:.3g}): "
             "its forward probably depends on values that export freezes"

@@ -12,8 +12,11 @@ from easycompress.core.errors import BadInput
 INT8_LIMIT = 127
 """Symmetric int8 leaves -128 unused, so that the grid is the same on both sides of zero."""
 
-REDUCED_LIMIT = 63
-"""The 7-bit grid: products of two such numbers can't overflow the 16-bit sums of processors without VNNI."""
+REDUCED_LIMIT = 64
+"""ONNX Runtime's reduced range: 2 x 255 x 64 fits the signed 16-bit sums of processors without VNNI."""
+
+TINY = torch.finfo(torch.float32).tiny
+"""A smaller scale has lost its precision, and runtimes read it as zero."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +41,17 @@ class Affine:
         return {"values": self.values, "scale": self.scale}
 
 
-def quantize_per_channel(weight: Tensor, *, limit: int = INT8_LIMIT) -> Affine:
+def quantize_per_channel(weight: Tensor, *, limit: int = INT8_LIMIT, name: str = "a weight") -> Affine:
     """Return the symmetric int8 code of `weight` (C, ...): argmin over integers of |values x scale - w|.
 
-    The scale is max|w| / limit of each slice. A slice of zeros gets scale 1. Raises BadInput on NaN or infinity.
+    The scale is max|w| / limit of each slice. A slice of zeros, or so small that its scale would be below TINY, gets
+    scale 1. Raises BadInput with the tensor's `name` on NaN or infinity.
     """
     if not torch.isfinite(weight).all():
-        raise BadInput("a weight is not a finite number, so it can't be quantized; repair the checkpoint")
+        raise BadInput(f"{name} holds NaN or infinity, so it can't be quantized; repair the checkpoint")
     flat = weight.detach().float().flatten(1)
     peak = flat.abs().amax(1) if flat.shape[1] else flat.new_zeros(len(flat))
-    scale = torch.where(peak > 0, peak / limit, torch.ones_like(peak))
+    scale = peak / limit
+    scale = torch.where(scale >= TINY, scale, torch.ones_like(scale))
     values = torch.round(flat / scale[:, None]).clamp(-limit, limit).to(torch.int8)
     return Affine(values.reshape(weight.shape), scale)

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 
 class EasyCompressError(Exception):
-    """Base class. Its text is one line, written for the user."""
+    """Base class. Its text is one line, written for the user, even where it repeats words that had more."""
 
     exit_code = 2
+
+    def __init__(self, text: str) -> None:
+        super().__init__(" ".join(text.splitlines()))
 
 
 class BadInput(EasyCompressError):

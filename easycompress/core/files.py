@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -24,7 +25,8 @@ def write_bytes(path: Path, data: bytes) -> Path:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where the folder itself is no folder, there is nothing to remove
+            temporary.unlink()
         raise BadInput(
             f"{path}: can't be written ({error.strerror or error}); choose another folder with -o"
         ) from error
@@ -44,7 +46,7 @@ def write_json(path: Path, data: Any) -> Path:  # noqa: ANN401 - any JSON value
 def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON value
     """Read JSON. Raises BadInput when it is missing or broken."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"{path}: can't be read ({error.strerror or error})") from error
     except ValueError as error:

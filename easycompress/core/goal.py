@@ -23,7 +23,8 @@ UNITS: dict[Objective, dict[str, float]] = {
 
 OBJECTIVE_UNIT: dict[Objective, str] = {"size": "bytes", "latency": "ms", "compute": "MACs", "energy": "mJ"}
 
-_NUMBER = r"([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)"
+_NUMBER = r"([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?)"
+"""`10`, `0.5`, `.5`, `1e3`; no NaN, no infinity."""
 
 
 class Frozen(BaseModel):
@@ -104,7 +105,7 @@ def parse_target(text: str, objective: Objective) -> Target:
     match = re.fullmatch(_NUMBER + r"\s*([A-Za-z]+|%)", text)
     if not match:
         raise BadInput(f"{where}: not a target; write a ratio (10x), a reduction (90%), an amount (120KB) or max")
-    number, unit = float(match[1]), match[2]
+    number, unit = _finite(match[1], where), match[2]
     if unit in ("x", "X"):
         if number <= 0:
             raise BadInput(f"{where}: a ratio must be positive; 10x means ten times smaller")
@@ -121,7 +122,7 @@ def parse_target(text: str, objective: Objective) -> Target:
         raise BadInput(f"{where}: unknown unit for --objective {objective}; use x, % or one of {known}")
     if number <= 0:
         raise BadInput(f"{where}: an amount must be positive")
-    return Target(kind="absolute", value=number * factors[unit.lower()], text=text)
+    return Target(kind="absolute", value=_finite(match[1], where, factors[unit.lower()]), text=text)
 
 
 def parse_floor(max_drop: str | None, min_quality: str | None, *, percent_metric: bool, metric: str) -> Floor:
@@ -140,7 +141,7 @@ def parse_floor(max_drop: str | None, min_quality: str | None, *, percent_metric
     match = re.fullmatch(_NUMBER + r"\s*(%rel|%)?", text)
     if not match:
         raise BadInput(f"{where}: not a drop; write 1% (percentage points), 1%rel (of the baseline) or 0.5")
-    number, unit = float(match[1]), match[2] or ""
+    number, unit = _finite(match[1], where), match[2] or ""
     if number < 0:
         raise BadInput(f"{where}: a drop can't be negative; 0% keeps the baseline's quality")
     if unit and number >= 100:  # noqa: PLR2004 - percent
@@ -159,7 +160,7 @@ def _parse_level(text: str, *, percent_metric: bool, metric: str) -> Floor:
     match = re.fullmatch(_NUMBER + r"\s*(%)?", text)
     if not match:
         raise BadInput(f"{where}: not a level; write 98% or a number in the unit of {metric}")
-    number, unit = float(match[1]), match[2]
+    number, unit = _finite(match[1], where), match[2]
     if unit and not percent_metric:
         raise BadInput(f"{where}: {metric} is not a percentage; write the level without %")
     if percent_metric and not 0 <= number <= 100:  # noqa: PLR2004 - percent
@@ -170,14 +171,23 @@ def _parse_level(text: str, *, percent_metric: bool, metric: str) -> Floor:
 def parse_budget(text: str) -> Budget:
     """Parse `20min`, `90s`, `2h` (wall time of the command), `30ep` (epochs), `none` or `0` (no training)."""
     text = text.strip()
+    where = f"--budget {text}"
     if text in ("none", "0"):
         return Budget(kind="none", text=text)
     match = re.fullmatch(_NUMBER + r"\s*(s|min|h|ep)", text)
     if not match or float(match[1]) <= 0:
-        raise BadInput(f"--budget {text}: not a budget; write 20min, 90s, 2h, 30ep or none")
-    number, unit = float(match[1]), match[2]
+        raise BadInput(f"{where}: not a budget; write 20min, 90s, 2h, 30ep or none")
+    number, unit = _finite(match[1], where), match[2]
     if unit == "ep":
         if number != int(number):
-            raise BadInput(f"--budget {text}: epochs are whole; write {int(number) or 1}ep")
+            raise BadInput(f"{where}: epochs are whole; write {int(number) or 1}ep")
         return Budget(kind="epochs", value=number, text=text)
-    return Budget(kind="time", value=number * {"s": 1, "min": 60, "h": 3600}[unit], text=text)
+    return Budget(kind="time", value=_finite(match[1], where, {"s": 1, "min": 60, "h": 3600}[unit]), text=text)
+
+
+def _finite(text: str, where: str, factor: float = 1.0) -> float:
+    """Return the number that `text` spells, times `factor`. Raises BadInput for one that no float holds, as 1e999."""
+    number = float(text) * factor
+    if math.isinf(number):
+        raise BadInput(f"{where}: too large a number; write a smaller one")
+    return number

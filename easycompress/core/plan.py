@@ -19,7 +19,8 @@ class Action(Frozen):
     def describe(self) -> str:
         """Return the action as one short line for people."""
         settings = self.model_dump(exclude={"kind"}, exclude_none=True)
-        return f"{self.kind} ({', '.join(f'{key} {value}' for key, value in settings.items())})"
+        listed = ", ".join(f"{key} {value}" for key, value in settings.items())
+        return f"{self.kind} ({listed})" if listed else self.kind
 
 
 AnyAction = TypeVar("AnyAction", bound=Action)

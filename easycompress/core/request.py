@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from easycompress.core.goal import Frozen
 
 
@@ -29,10 +31,10 @@ class Request(Frozen):
     format: str = "onnx"
     budget: str = "20min"
     backend: Literal["cpu", "gpu"] = "cpu"
-    batch: int = 1
-    threads: int = 0
+    batch: int = Field(default=1, ge=1)
+    threads: int = Field(default=0, ge=0)
     certify: bool = False
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     trust_pickle: bool = False
     force: bool = False
     recipe: str | None = None

@@ -34,20 +34,29 @@ class Allowance(Frozen):
 
 @dataclass
 class Clock:
-    """The budget of one run against what it has used. `reserve` seconds are kept for measuring the result."""
+    """The budget of one run against what it has used.
+
+    `reserve` seconds are kept for measuring the result, `finishing` for what an attempt does after its training: the
+    longest that has been seen so far.
+    """
 
     budget: Budget
     journal: Journal
     reserve: float
     epochs_used: int = 0
+    finishing: float = 0.0
 
     def left(self) -> float:
         """Return what is left for training: seconds or epochs, 0 without training."""
         if self.budget.kind == "time":
-            return max(0.0, self.budget.value - self.journal.elapsed() - self.reserve)
+            return max(0.0, self.budget.value - self.journal.elapsed() - self.reserve - self.finishing)
         if self.budget.kind == "epochs":
             return max(0.0, self.budget.value - self.epochs_used)
         return 0.0
+
+    def finished_in(self, seconds: float) -> None:
+        """Take note of how long an attempt took after its training, or a candidate that had none."""
+        self.finishing = max(self.finishing, seconds)
 
     def allow(
         self, share: float, step_seconds: float, evaluation_seconds: float, samples: int, batch: int
@@ -61,7 +70,8 @@ class Clock:
         if not samples or self.budget.kind == "none":
             return Allowance(epochs=0)
         if self.budget.kind == "epochs":
-            return Allowance(epochs=min(most, math.floor(share * self.left())))
+            left = math.floor(self.left())
+            return Allowance(epochs=min(most, left, max(1, math.floor(share * left))))
         seconds = share * self.left()
         deadline = self.journal.elapsed() + LATE * seconds
         epoch_seconds = steps * step_seconds + evaluation_seconds

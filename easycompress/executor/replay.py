@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from easycompress.codes.affine import Affine
-from easycompress.core.errors import BadInput, one_line
+from easycompress.core.errors import BadInput, EasyCompressError, one_line
 from easycompress.core.files import read_json
 from easycompress.techniques import technique_named
 
@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 SCHEMA = "easycompress-record/1"
 
 
-def record_json(records: tuple[dict[str, Any], ...], codes: list[str], sample_shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return record.json: the structural records in order, which parameters are coded, and one sample's shape."""
+def record_json(records: tuple[dict[str, Any], ...], codes: list[str], example: Tensor) -> dict[str, Any]:
+    """Return record.json: the structural records in order, which parameters are coded, and what one sample is like.
+
+    `example` is a batch (n, ...) of inputs.
+    """
     return {
         "schema": SCHEMA,
-        "sample_shape": list(sample_shape),
+        "sample_shape": list(example.shape[1:]),
+        "sample_dtype": str(example.dtype).removeprefix("torch."),
         "records": list(records),
         "codes": dict.fromkeys(sorted(codes), Affine.form),
     }
@@ -40,25 +44,34 @@ def load(out: str | Path, factory: Callable[[], nn.Module]) -> nn.Module:
     """
     folder = Path(out)
     record = read_json(folder / "record.json")
-    if record.get("schema") != SCHEMA:
-        raise BadInput(f"{folder}/record.json: schema {record.get('schema')!r}, this version reads {SCHEMA}")
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if schema != SCHEMA:
+        raise BadInput(
+            f"{folder}/record.json: schema {schema!r}, this version reads {SCHEMA}; compress the model again with it"
+        )
     try:
         tensors = load_file(str(folder / "model.safetensors"))
     except (SafetensorError, OSError) as error:
-        raise BadInput(f"{folder}/model.safetensors: can't be read ({one_line(error)})") from error
+        raise BadInput(
+            f"{folder}/model.safetensors: can't be read ({one_line(error)}); give a folder that easycompress finished"
+        ) from error
     return rebuild(factory().float().eval(), record, tensors, str(folder))
 
 
 def rebuild(model: nn.Module, record: dict[str, Any], tensors: dict[str, Tensor], where: str) -> nn.Module:
-    """Replay `record` on a fresh `model` and fill in `tensors`."""
-    example = torch.zeros(2, *record["sample_shape"])
-    for entry in record["records"]:
-        model = technique_named(entry["kind"]).replay(model, entry["record"], example)
-    state = dict(tensors)
-    for name in record["codes"]:
-        state[name] = Affine(state.pop(f"{name}.values"), state.pop(f"{name}.scale")).dense()
+    """Replay `record` on a fresh `model` and fill in `tensors`. Raises BadInput, beginning with `where`."""
     try:
+        example = torch.zeros(2, *record["sample_shape"], dtype=getattr(torch, record["sample_dtype"]))
+        for entry in record["records"]:
+            model = technique_named(entry["kind"]).replay(model, entry["record"], example)
+        state = dict(tensors)
+        for name in record["codes"]:
+            state[name] = Affine(state.pop(f"{name}.values"), state.pop(f"{name}.scale")).dense()
         model.load_state_dict(state)
-    except RuntimeError as error:
-        raise BadInput(f"{where}: doesn't fit this factory's module ({one_line(error, 200)})") from error
+    except (EasyCompressError, RuntimeError, LookupError, AttributeError, TypeError, ValueError) as error:
+        # A module of another architecture fails wherever the replay first meets a difference.
+        raise BadInput(
+            f"{where}: doesn't fit this factory's module ({type(error).__name__}: {one_line(error, 200)}); "
+            "give the factory of the model that was compressed"
+        ) from error
     return model.eval()

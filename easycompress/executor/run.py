@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from easycompress.distillation.settings import Distillation
 from easycompress.executor.search import Outcome, least_needed, least_strength, search
 from easycompress.executor.workshop import Attempt  # noqa: TC001 - pydantic reads the field types at run time
 from easycompress.pruning.settings import StructuredPruning
+from easycompress.quantization.settings import StaticInt8
 
 if TYPE_CHECKING:
     from easycompress.core.plan import Action, Plan
@@ -21,6 +24,9 @@ LATENCY_MARGIN = 1.05
 
 LEAST_SECONDS = 5.0
 """With less than this left for training, no further attempt is begun."""
+
+PROBING_SHARE = 0.4
+"""Share of a time budget that the search among untrained candidates may use; what is left is for training."""
 
 
 class Executed(Frozen):
@@ -36,6 +42,15 @@ class _Dial:
     """The actions of a plan as a function of the pruning strength; at 0 pruning is left out."""
 
     actions: tuple[Action, ...]
+
+    @property
+    def trains(self) -> bool:
+        """Tell whether there is an action that trains."""
+        return any(isinstance(action, Distillation) for action in self.actions)
+
+    def without_int8(self) -> _Dial:
+        """Return the dial of a float model."""
+        return _Dial(tuple(action for action in self.actions if not isinstance(action, StaticInt8)))
 
     @property
     def fixed(self) -> bool:
@@ -66,7 +81,8 @@ def execute(plan: Plan, shop: Workshop, needed: float) -> Executed:
         return _fixed(dial, shop, needed)
     progress = shop.trainer.progress
     progress.now("writing untrained candidates to find the least pruning that reaches the target")
-    least = least_strength(lambda s: _ratio(shop, dial, s), aim)
+    halvings = itertools.count(1)
+    least = least_strength(lambda s: _ratio(shop, dial, s), aim, lambda: _may_probe(shop, next(halvings)))
     steps: list[StepRecord] = []
     why = ""
     if least is None and needed != float("inf"):
@@ -76,7 +92,18 @@ def execute(plan: Plan, shop: Workshop, needed: float) -> Executed:
     elif least is not None:
         progress.say(_found(least, _ratio(shop, dial, least)))
         steps.append(_probe_step(shop, dial, least))
-    number = 0
+    outcome = _search(dial, shop, least, 0)
+    plain = dial.without_int8()
+    if outcome.best is None and plain != dial and _may_go_on(shop, len(outcome.tried)):
+        progress.say("nothing with int8 keeps the floor; looking for the most that floating point does")
+        rest = _search(plain, shop, None, len(outcome.tried))
+        outcome = Outcome(rest.best, [*outcome.tried, *rest.tried])
+    steps.extend(_steps(outcome))
+    return Executed(best=outcome.best, steps=tuple(steps), why=why or _why(outcome, shop))
+
+
+def _search(dial: _Dial, shop: Workshop, least: float | None, number: int) -> Outcome[Attempt]:
+    """Search the strengths of `dial`; attempts are counted from `number` on."""
 
     def attempt(strength: float, share: float, *, insist: bool = False) -> Attempt:
         nonlocal number
@@ -84,12 +111,15 @@ def execute(plan: Plan, shop: Workshop, needed: float) -> Executed:
         actions = dial.without_training(strength)
         if insist:
             actions = tuple(_to_the_end(action) for action in actions)
-        seconds = shop.probe(actions).step_seconds if actions else 0.0
-        return shop.attempt(number, actions, share, seconds)
+        return shop.attempt(number, actions, share, shop.probe(actions).step_seconds)
 
-    outcome = search(least, attempt, lambda s: _ratio(shop, dial, s), lambda: _may_go_on(shop))
-    steps.extend(_steps(outcome))
-    return Executed(best=outcome.best, steps=tuple(steps), why=why or _why(outcome, shop))
+    return search(
+        least,
+        attempt,
+        lambda s: _ratio(shop, dial, s),
+        lambda: _may_go_on(shop, number),
+        may_insist=dial.trains and shop.trainer.clock.budget.kind != "none",
+    )
 
 
 def _to_the_end(action: Action) -> Action:
@@ -112,11 +142,22 @@ def _fixed(dial: _Dial, shop: Workshop, needed: float) -> Executed:
     return Executed(best=outcome.best, steps=_steps(outcome), why=why)
 
 
-def _may_go_on(shop: Workshop) -> bool:
+def _may_go_on(shop: Workshop, number: int) -> bool:
+    """Tell whether there is time for more after `number` attempts; journalled, so that a resume goes the same way."""
     clock = shop.trainer.clock
     if clock.budget.kind == "none":
         return True
-    return clock.left() >= (1 if clock.budget.kind == "epochs" else LEAST_SECONDS)
+    least = 1 if clock.budget.kind == "epochs" else LEAST_SECONDS
+    return bool(shop.trainer.journal.once(f"attempt {number}: may another follow", lambda: clock.left() >= least))
+
+
+def _may_probe(shop: Workshop, halving: int) -> bool:
+    """Tell whether there is time for another untrained candidate; journalled like every answer of the clock."""
+    journal, budget = shop.trainer.journal, shop.trainer.clock.budget
+    if budget.kind != "time":
+        return True
+    until = PROBING_SHARE * budget.value
+    return bool(journal.once(f"halving {halving}: may it begin", lambda: journal.elapsed() < until))
 
 
 def _found(strength: float, ratio: float) -> str:
@@ -159,5 +200,7 @@ def _why(outcome: Outcome[Attempt], shop: Workshop) -> str:
     if not beyond:
         return ""
     nearest: Attempt = min(beyond, key=lambda a: a.ratio)
+    if not math.isfinite(nearest.drop.estimate):
+        return f"{nearest.ratio:.1f}x gave scores on select that are not finite numbers"
     unit = " points" if shop.trainer.task.metric.percent else ""
     return f"{nearest.ratio:.1f}x lost {nearest.drop.estimate:.2f}{unit} on select"

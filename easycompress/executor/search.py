@@ -73,10 +73,13 @@ class Outcome(Generic[AttemptT]):
         return attempt.accepted
 
 
-def least_strength(probe: Callable[[float], float], needed: float) -> float | None:
+def least_strength(
+    probe: Callable[[float], float], needed: float, may_go_on: Callable[[], bool] = lambda: True
+) -> float | None:
     """Return the least strength in [0, 1] whose untrained file reaches the ratio `needed`; None when 1 does not.
 
-    Bisection over real files, RESOLUTION fine; it ends early at a ratio within CLOSE_ENOUGH of what is needed.
+    Bisection over real files, RESOLUTION fine; it ends early at a ratio within CLOSE_ENOUGH of what is needed, or when
+    `may_go_on()` says that probing has cost enough: the least strength found so far is returned.
     """
     if probe(0.0) >= needed:
         return 0.0
@@ -84,7 +87,7 @@ def least_strength(probe: Callable[[float], float], needed: float) -> float | No
     ratio_high = probe(high)
     if ratio_high < needed:
         return None
-    while high - low > RESOLUTION and ratio_high > CLOSE_ENOUGH * needed:
+    while high - low > RESOLUTION and ratio_high > CLOSE_ENOUGH * needed and may_go_on():
         middle = (low + high) / 2
         ratio = probe(middle)
         if ratio >= needed:
@@ -99,28 +102,31 @@ def search(
     attempt: Attempter[AttemptT],
     probe: Callable[[float], float],
     may_go_on: Callable[[], bool],
+    *,
+    may_insist: bool = True,
 ) -> Outcome[AttemptT]:
     """Return the best attempt.
 
     `least` is the strength at which the target is reached, None when it is out of reach or the most is wanted.
-    The least strength goes first, twice if need be, the second time insisting; where it fails, or where there is none,
-    weaker ones are bisected between the strongest accepted and the weakest rejected, but for those whose `probe` gains
-    nothing. `may_go_on()` says whether another attempt is worth its time.
+    The least strength goes first, twice if need be, the second time insisting (unless `may_insist` is False: without
+    training a second try is the first one again); where it fails, or where there is none, strength 0 and then those
+    between the strongest accepted and the weakest rejected are tried, but for those whose `probe` gains nothing.
+    `may_go_on()` says whether another attempt is worth its time; a first one always is.
     """
     outcome: Outcome[AttemptT] = Outcome()
     high = 1.0 + RESOLUTION
     if least is not None:
         if outcome.add(least, attempt(least, FIRST_SHARE)) or least == 0:
             return outcome
-        if may_go_on() and outcome.add(least, attempt(least, SECOND_SHARE, insist=True)):
+        if may_insist and may_go_on() and outcome.add(least, attempt(least, SECOND_SHARE, insist=True)):
             return outcome
         high = least
-    if not outcome.add(0.0, attempt(0.0, _share(outcome))):
+    if probe(0.0) > BETTER and not outcome.add(0.0, attempt(0.0, _share(outcome))):
         return outcome
     low = 0.0
-    while high - low > 2 * RESOLUTION and len(outcome.tried) < MOST_ATTEMPTS and may_go_on():
+    while high - low > 2 * RESOLUTION and len(outcome.tried) < MOST_ATTEMPTS and (not outcome.tried or may_go_on()):
         middle = min((low + high) / 2, 1.0)
-        if outcome.best is not None and probe(middle) <= BETTER * outcome.best.ratio:
+        if probe(middle) <= BETTER * (outcome.best.ratio if outcome.best is not None else 1.0):
             low = middle
             continue
         if outcome.add(middle, attempt(middle, _share(outcome))):

@@ -15,7 +15,8 @@ from easycompress.core.outcome import Drop, StepRecord
 from easycompress.distillation.settings import Distillation
 from easycompress.executor.build import Built, build
 from easycompress.executor.clock import Allowance
-from easycompress.executor.guard import judge
+from easycompress.executor.guard import Judgement, judge
+from easycompress.executor.journal import CHECKPOINT, RESULT
 from easycompress.executor.trainer import BATCH, Trainer
 from easycompress.measure.files import latency_ratio, objective_of
 from easycompress.measure.runtime import scores_of
@@ -30,28 +31,33 @@ if TYPE_CHECKING:
 
     from easycompress.core.goal import Goal
     from easycompress.core.plan import Action
+    from easycompress.technique import Context
 
 PROBE_SAMPLES = 64
 """Calibration samples of an untrained candidate: its bytes and speed don't depend on the ranges."""
-
 
 CALIBRATIONS = ("minmax", "percentile", "entropy")
 """Ways to set the ranges of activations; where one breaks the floor the next is tried on the same weights."""
 
 
 class Probe(Frozen):
-    """An untrained candidate: the objective of its real file, the ratio to the baseline, seconds of a training step."""
+    """An untrained candidate: the objective of its real file and the ratio to the baseline.
+
+    `seconds` is what making it took, `step_seconds` what one step of its training does.
+    """
 
     value: float
     ratio: float
+    seconds: float
     step_seconds: float
 
 
 class Attempt(Frozen):
     """A judged candidate. Its file and weights are in the journal under `tag`.
 
-    `value` is the objective in its own unit, `ratio` baseline / value, `quality` and `drop` those of the written file
-    on *select*; `records` rebuild its structure.
+    `actions` are what was carried out, their open settings filled in. `value` is the objective in its own unit, `ratio`
+    baseline / value, `quality` and `drop` those of the written file on *select*; `records` rebuild its structure.
+    `seconds` is all that it took, `finishing` what came after its training.
     """
 
     tag: str
@@ -64,8 +70,20 @@ class Attempt(Frozen):
     reason: str
     epochs: int
     seconds: float
+    finishing: float
     records: tuple[dict[str, Any], ...]
     stages: tuple[StepRecord, ...]
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A finished candidate, what the guard said, and the bytes of its file."""
+
+    built: Built
+    drop: Drop
+    verdict: Judgement
+    quality: float
+    data: bytes
 
 
 @dataclass(frozen=True)
@@ -84,14 +102,18 @@ class Workshop:
         """Write the candidate without any training and measure what doesn't depend on training."""
         quick = [_quick(action) for action in actions if not isinstance(action, Distillation)]
         key = "probe: " + " + ".join(action.describe() for action in quick)
-        return Probe.model_validate(self.trainer.journal.once(key, lambda: self._probe(quick).model_dump()))
+        probe = Probe.model_validate(self.trainer.journal.once(key, lambda: self._probe(quick).model_dump()))
+        self.trainer.clock.finished_in(probe.seconds)
+        return probe
 
     def _probe(self, actions: list[Action]) -> Probe:
+        begin = time.perf_counter()
         built = build(self.trainer.task, actions, self.trainer.plain_context())
         path = self.trainer.journal.path("probe.onnx")
         built.write(self.trainer.task, path)
         value, ratio = self.measure(path)
-        return Probe(value=value, ratio=ratio, step_seconds=self.trainer.step_seconds(built.model))
+        seconds = time.perf_counter() - begin
+        return Probe(value=value, ratio=ratio, seconds=seconds, step_seconds=self.trainer.step_seconds(built.model))
 
     def measure(self, path: Path) -> tuple[float, float]:
         """Return a file's objective and its ratio to the baseline, latency in a paired run."""
@@ -104,66 +126,86 @@ class Workshop:
         """Make the candidate with `share` of what is left to spend, judge its file, and journal the result."""
         journal = self.trainer.journal
         tag = f"attempt {number}"
-        fresh = f"{tag}: result" not in journal.entries
+        fresh = f"{tag}{RESULT}" not in journal.entries
         allowance = Allowance.model_validate(
             journal.once(f"{tag}: allowance", lambda: self._allow(actions, share, step_seconds).model_dump())
         )
         attempt = Attempt.model_validate(
-            journal.once(f"{tag}: result", lambda: self._attempt(number, tag, actions, allowance).model_dump())
+            journal.once(f"{tag}{RESULT}", lambda: self._attempt(tag, actions, allowance).model_dump())
         )
         self.trainer.clock.epochs_used += attempt.epochs
+        self.trainer.clock.finished_in(attempt.finishing)
         if fresh:
-            for path in journal.folder.glob(f"{tag}.*.checkpoint"):
+            for path in journal.folder.glob(f"{tag}.*{CHECKPOINT}"):
                 path.unlink()
             word = "kept" if attempt.accepted else "rejected"
             self.trainer.progress.say(f"{tag}: {attempt.ratio:.2f}x, {attempt.reason}: {word}")
         return attempt
 
     def _allow(self, actions: Sequence[Action], share: float, step_seconds: float) -> Allowance:
-        if not any(isinstance(action, Distillation) for action in actions):
+        distillation = next((action for action in actions if isinstance(action, Distillation)), None)
+        if distillation is None:
             return Allowance(epochs=0)
         begin = time.perf_counter()
         self.trainer.evaluate(self.trainer.task.model)
         evaluation = time.perf_counter() - begin
-        return self.trainer.clock.allow(share, step_seconds, evaluation, len(self.trainer.train), BATCH)
+        clock = self.trainer.clock
+        allowance = clock.allow(share, step_seconds, evaluation, len(self.trainer.train), BATCH)
+        return allowance.model_copy(update={"epochs": min(allowance.epochs, distillation.epochs or allowance.epochs)})
 
-    def _attempt(self, number: int, tag: str, actions: Sequence[Action], allowance: Allowance) -> Attempt:
+    def _attempt(self, tag: str, actions: Sequence[Action], allowance: Allowance) -> Attempt:
         begin = time.perf_counter()
         trainer = self.trainer
-        task = trainer.task
         trainer.progress.now(f"{tag}: {', '.join(action.describe() for action in actions)}")
-        context = trainer.context(tag, number, actions, allowance)
+        actions = [_settled(action, allowance) for action in actions]
+        context = trainer.context(tag, actions, allowance)
         heads = [action for action in actions if not isinstance(action, StaticInt8)]
-        trained = build(task, heads, context, self._measure_float)
+        trained = build(trainer.task, heads, context, self._measure_float)
+        end_of_training = time.perf_counter()
         path = trainer.journal.path(f"{tag}.onnx")
+        judged = self._judged(trained, actions, context, path)
+        value, ratio = self.measure(path)
+        self._keep(tag, judged.built)
+        after: dict[str, float | None] = {"objective": value, "quality": _known(judged.quality), "ratio": ratio}
+        end = time.perf_counter()
+        return Attempt(
+            tag=tag,
+            actions=tuple(stage.action.model_dump() for stage in judged.built.stages),
+            value=value,
+            ratio=ratio,
+            quality=judged.quality,
+            drop=judged.drop,
+            accepted=judged.verdict.accepted,
+            reason=judged.verdict.reason,
+            epochs=judged.built.epochs,
+            seconds=end - begin,
+            finishing=end - end_of_training,
+            records=tuple(judged.built.records),
+            stages=self._stages(tag, judged.built, after, judged.verdict.reason),
+        )
+
+    def _judged(self, trained: Built, actions: Sequence[Action], context: Context, path: Path) -> _Judged:
+        """Finish a trained candidate, write it to `path` and judge it.
+
+        Where int8 breaks the floor it is calibrated in other ways; the file is then that of the least drop.
+        """
+        task, baseline, allowed = self.trainer.task, self.trainer.baseline, self.trainer.allowed
+        best: _Judged | None = None
         for tails in _calibrations(actions):
             built = trained.then(tails, context)
             built.write(task, path)
             scores = scores_of(path, task.data.select, task.metric, self.threads)
-            drop = paired_drop(trainer.baseline, scores, task.metric, trainer.allowed)
-            error = paired_error(trainer.baseline, scores, task.metric)
-            verdict = judge(drop, trainer.allowed, error=error, certify=self.certify, report_size=len(task.data.report))
+            drop = paired_drop(baseline, scores, task.metric, allowed)
+            error = paired_error(baseline, scores, task.metric)
+            verdict = judge(drop, allowed, error=error, certify=self.certify, report_size=len(task.data.report))
+            judged = _Judged(built, drop, verdict, task.metric.quality(scores), path.read_bytes())
+            if best is None or verdict.accepted or drop.estimate < best.drop.estimate:
+                best = judged
             if verdict.accepted:
-                break
-        value, ratio = self.measure(path)
-        self._keep(tag, built)
-        quality = task.metric.quality(scores)
-        seconds = time.perf_counter() - begin
-        after: dict[str, float | None] = {"objective": value, "quality": quality, "ratio": ratio}
-        return Attempt(
-            tag=tag,
-            actions=tuple(stage.action.model_dump() for stage in built.stages),
-            value=value,
-            ratio=ratio,
-            quality=quality,
-            drop=drop,
-            accepted=verdict.accepted,
-            reason=verdict.reason,
-            epochs=built.epochs,
-            seconds=seconds,
-            records=tuple(built.records),
-            stages=self._stages(tag, built, after, verdict.reason),
-        )
+                return best
+        assert best is not None  # noqa: S101 - there is always at least one way to end
+        write_bytes(path, best.data)
+        return best
 
     def _measure_float(self, model: nn.Module) -> tuple[float, float]:
         """Measure a float model half way through an attempt, as a file like every other."""
@@ -182,7 +224,8 @@ class Workshop:
             if stage.measured is not None:
                 after["objective"], after["ratio"] = stage.measured
             if not math.isnan(stage.quality):
-                after["quality"] = stage.quality if self.trainer.task.metric.higher_is_better else -stage.quality
+                sign = 1 if self.trainer.task.metric.higher_is_better else -1
+                after["quality"] = _known(sign * stage.quality)
             rows.append(
                 StepRecord(
                     action=stage.action.kind,
@@ -204,7 +247,8 @@ class Workshop:
         for name, code in built.codes.items():
             tensors |= {f"{name}.{part}": array for part, array in code.arrays().items()}
         path = self.trainer.journal.path(f"{tag}.safetensors")
-        write_bytes(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+        # safetensors refuses tensors that share memory, as tied weights do.
+        write_bytes(path, save({name: tensor.contiguous().clone() for name, tensor in tensors.items()}))
 
 
 def _calibrations(actions: Sequence[Action]) -> list[list[StaticInt8]]:
@@ -214,6 +258,18 @@ def _calibrations(actions: Sequence[Action]) -> list[list[StaticInt8]]:
         return [[]]
     others = [c for c in CALIBRATIONS if c != int8.calibration]
     return [[int8], *[[int8.model_copy(update={"calibration": c})] for c in others]]
+
+
+def _known(value: float) -> float | None:
+    """Return a number for the report, whose JSON knows no NaN and no infinity."""
+    return value if math.isfinite(value) else None
+
+
+def _settled(action: Action, allowance: Allowance) -> Action:
+    """Write into the action how long it may train, so that a recipe made from it says so."""
+    if isinstance(action, Distillation) and allowance.epochs:
+        return action.model_copy(update={"epochs": allowance.epochs})
+    return action
 
 
 def _quick(action: Action) -> Action:

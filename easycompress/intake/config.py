@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from easycompress.core.errors import BadInput
+from easycompress.core.errors import BadInput, one_line
 from easycompress.core.request import Request
 
 if sys.version_info >= (3, 11):
@@ -17,6 +19,8 @@ else:
     import tomli as tomllib
 
 NAME = "easycompress.toml"
+
+FLOORS = {"max_drop", "min_quality"}
 
 
 def find_config(model: str) -> Path | None:
@@ -39,30 +43,41 @@ def make_request(model: str, flags: dict[str, Any]) -> tuple[Request, Path]:
     values: dict[str, Any] = {}
     if config is not None:
         values = _read(config)
+        if FLOORS & given.keys():  # the two say the same thing: the line's replaces the file's
+            values = {key: value for key, value in values.items() if key not in FLOORS}
         base = config.resolve().parent
         for key in ("factory", "data", "metric", "loss", "augment", "recipe"):
             if key in given:
-                given[key] = _absolute(str(given[key]))
+                given[key] = _absolute(key, str(given[key]))
     values.update(given)
     values["model"] = model
     try:
         return Request.model_validate(values), base
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        where = str(config) if config is not None and key not in given else f"--{key.replace('_', '-')}"
-        raise BadInput(f"{where}: {key}: {first['msg']} (got {first['input']!r})") from error
+        key = str(first["loc"][0])
+        flag = f"--{key.replace('_', '-')}"
+        if first["type"] == "extra_forbidden":
+            raise BadInput(f"{flag}: unknown{_nearest(key)}; see easycompress compress --help") from error
+        where = flag if key in given else f"{config}: {key}"
+        reason = first["msg"][:1].lower() + first["msg"][1:]
+        raise BadInput(f"{where} {first['input']}: {reason}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = tomllib.loads(path.read_text())
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise BadInput(f"{path}: can't be read ({error.strerror}); mend or remove it") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not valid TOML: {error}") from error
+        raise BadInput(f'{path}: not valid TOML: {one_line(error)}; write lines such as data = "digits"') from error
     values = {key.replace("-", "_"): value for key, value in data.items()}
     unknown = sorted(values.keys() - Request.model_fields.keys())
     if unknown:
-        raise BadInput(f"{path}: unknown setting {', '.join(unknown)}; a setting is a flag without its dashes")
+        raise BadInput(
+            f"{path}: unknown setting {', '.join(unknown)}{_nearest(unknown[0])}; "
+            "a setting is a flag without its dashes"
+        )
     for key in ("mean", "std"):
         if isinstance(values.get(key), (int, float)):
             values[key] = [values[key]]
@@ -70,13 +85,27 @@ def _read(path: Path) -> dict[str, Any]:
     for key in ("target", "max_drop", "min_quality", "budget"):
         if key in values:
             values[key] = str(values[key])
-    out = values.get("out")
-    if out is not None:
-        values["out"] = str(path.resolve().parent / out)
+    if isinstance(values.get("out"), str):
+        values["out"] = str(path.resolve().parent / values["out"])
     return values
 
 
-def _absolute(spec: str) -> str:
-    """Make the file part of a name absolute where it is a file or a folder here."""
-    head, colon, tail = spec.partition(":")
-    return str(Path(head).resolve()) + colon + tail if Path(head).exists() else spec
+def _nearest(key: str) -> str:
+    """Return the question whether the nearest setting was meant; nothing where none is near."""
+    near = difflib.get_close_matches(key, Request.model_fields, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _absolute(key: str, spec: str) -> str:
+    """Make the file or folder of a name given on the line absolute: it is relative to the working folder.
+
+    Names of built-in things (`digits`, `accuracy`) and of importable modules stay, whatever lies in the folder.
+    """
+    head, colon, function = spec.rpartition(":")
+    if colon:
+        return f"{Path(head).expanduser().resolve()}:{function}" if head.endswith(".py") else spec
+    path = Path(spec).expanduser()
+    names_file = key == "recipe" or (key == "data" and spec != "digits")
+    if names_file and (os.sep in spec or path.suffix or path.exists()):
+        return str(path.resolve())
+    return spec

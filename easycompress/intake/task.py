@@ -26,32 +26,52 @@ if TYPE_CHECKING:
 ANSWER_BATCH = 500
 
 
-def make_task(model: nn.Module, raw: Raw, request: Request, base: Path, checkpoint_bytes: int | None = None) -> Task:
+def make_task(
+    model: nn.Module,
+    raw: Raw,
+    request: Request,
+    base: Path,
+    checkpoint_bytes: int | None = None,
+    notes: tuple[str, ...] = (),
+) -> Task:
     """Check model and data against each other and return the task. The caller's model is copied, not changed.
 
-    Raises BadInput, in one line, for NaN in weights or data, inputs of another shape than the model takes, labels
-    outside the classes, splits that prove nothing.
+    `notes` are what reading the model had to tell. Raises BadInput, in one line, for NaN in weights or data, inputs of
+    another shape than the model takes, labels outside the classes, a metric or loss that fails on the first samples,
+    splits that prove nothing.
     """
     metric = find_metric(request.metric, base)
-    model = copy.deepcopy(model).float().cpu().eval()
+    loss_name = request.loss or default_loss(metric)
+    loss = find_loss(loss_name, base)
+    model = _copied(model)
     check_weights(model)
     labelled = metric.name != "agreement"
     splits = make_splits(raw, seed=request.seed, labelled=labelled)
     example = splits.select.inputs[:2] if len(splits.select) > 1 else splits.select.inputs.repeat(2, *_ones(splits))
     outputs = check_forward(model, example)
-    if labelled and metric.binary:
-        check_labels(splits, outputs.shape[1])
+    check_classes(metric, outputs, splits, uses_classes=metric.binary or loss_name == "cross-entropy")
     if not labelled:
         splits = _answered(model, splits)
+    check_judges(metric, loss, loss_name, outputs, splits)
     return Task(
         model=model,
         data=splits,
         example=example.contiguous(),
         metric=metric,
-        loss=find_loss(request.loss or default_loss(metric), base),
+        loss=loss,
         augment=make_augment(request.augment, base),
         checkpoint_bytes=checkpoint_bytes,
+        notes=notes,
     )
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model).float().cpu().eval()
+    except Exception as error:  # a module may hold what can't be copied: files, locks, tensors inside a graph
+        raise BadInput(
+            f"the model can't be copied ({one_line(error, 160)}); build it anew and load its state dict before this"
+        ) from error
 
 
 def _ones(splits: Splits) -> list[int]:
@@ -99,7 +119,7 @@ def check_forward(model: nn.Module, example: Tensor) -> Tensor:
     try:
         with torch.no_grad():
             outputs = model(example)
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+    except Exception as error:  # the user's own forward may raise anything, assertions too
         raise BadInput(
             f"the model doesn't take samples of shape {shape}: {one_line(error, 160)}; check --data against the model"
         ) from error
@@ -109,11 +129,63 @@ def check_forward(model: nn.Module, example: Tensor) -> Tensor:
         raise BadInput(
             f"the model returns shape {tuple(outputs.shape)} for {len(example)} samples; it must return (N, C)"
         )
+    if not outputs.is_floating_point():
+        kind = str(outputs.dtype).removeprefix("torch.")
+        raise BadInput(f"the model returns {kind} numbers; it must return floating point scores, before any argmax")
     if not torch.isfinite(outputs).all():
         raise BadInput(
             "the model's outputs for the first samples are NaN or infinite; check the weights and --mean, --std"
         )
     return outputs
+
+
+def check_classes(metric: Metric, outputs: Tensor, splits: Splits, *, uses_classes: bool) -> None:
+    """Raise BadInput where classes are wanted and the outputs aren't (N, C), or the labels not within 0..C-1."""
+    if metric.binary and outputs.dim() != 2:  # noqa: PLR2004 - (N, C)
+        raise BadInput(
+            f"--metric {metric.name}: takes class scores, (N, C), but the model returns (N, "
+            f"{', '.join(map(str, outputs.shape[1:]))}); use --metric file.py:function"
+        )
+    targets = splits.select.targets
+    if metric.name == "agreement" or targets is None or not uses_classes:
+        return
+    if metric.binary or (targets.ndim == 1 and not targets.is_floating_point()):
+        check_labels(splits, outputs.shape[1])
+    if metric.binary and targets.ndim != 1:
+        raise BadInput(
+            f"--metric {metric.name}: takes one label a sample, (N,), but the targets are {tuple(targets.shape)}; "
+            "use --metric file.py:function"
+        )
+
+
+def check_judges(
+    metric: Metric, loss: Callable[[Tensor, Tensor], Tensor], loss_name: str, outputs: Tensor, splits: Splits
+) -> None:
+    """Run the metric, and where there is training data the loss, on the first samples. Raises BadInput if one fails."""
+    targets = splits.select.targets
+    if targets is None:
+        return
+    targets = targets[: len(outputs)]
+    outputs = outputs[: len(targets)].detach().clone()
+    shapes = f"outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)}"
+    try:
+        metric.scores(outputs, targets)
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise BadInput(
+            f"--metric {metric.name}: doesn't fit {shapes} of the first samples: {one_line(error, 120)}; "
+            "give another --metric, or targets that go with it"
+        ) from error
+    if not len(splits.train):
+        return
+    try:
+        value = loss(outputs.requires_grad_(), targets)
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise BadInput(
+            f"--loss {loss_name}: doesn't fit {shapes} of the first samples: {one_line(error, 120)}; "
+            "give --loss file.py:function"
+        ) from error
+    if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+        raise BadInput(f"--loss {loss_name}: it must return one number, a tensor with a gradient, as torch's losses do")
 
 
 def _answered(model: nn.Module, splits: Splits) -> Splits:

@@ -11,6 +11,7 @@ from easycompress.core.errors import CannotCompress
 
 LINEAR_OPS = ("Gemm", "MatMul")
 CONV_OPS = ("Conv", "ConvTranspose")
+RECURRENT_OPS = ("LSTM", "GRU", "RNN")
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class OperatorMacs:
 
 
 def macs_by_operator(proto: onnx.ModelProto) -> list[OperatorMacs]:
-    """Count convolutions, linear layers and matrix products (attention) for one sample.
+    """Count convolutions, linear and recurrent layers and matrix products (attention) for one sample.
 
     A fused multiply and add counts once; biases, activations and normalisation count nothing. Raises CannotCompress
     where a shape that is needed can't be inferred.
@@ -33,13 +34,15 @@ def macs_by_operator(proto: onnx.ModelProto) -> list[OperatorMacs]:
     weights = {tensor.name for tensor in proto.graph.initializer}
     rows = []
     for node in proto.graph.node:
-        if node.op_type not in (*LINEAR_OPS, *CONV_OPS):
+        if node.op_type not in (*LINEAR_OPS, *CONV_OPS, *RECURRENT_OPS):
             continue
         left, right, out = (_shape(shapes, name, node) for name in (node.input[0], node.input[1], node.output[0]))
         if node.op_type == "Conv":
             macs = math.prod(out) * math.prod(right[1:])
         elif node.op_type == "ConvTranspose":
             macs = math.prod(left) * math.prod(right[1:])
+        elif node.op_type in RECURRENT_OPS:  # both matrices, of every direction and gate, at every step of (T, N, C)
+            macs = math.prod(left[:2]) * (math.prod(right) + math.prod(_shape(shapes, node.input[2], node)))
         else:
             transposed = any(a.name == "transA" and a.i for a in node.attribute)
             macs = math.prod(out) * (left[0] if transposed else left[-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import onnx
@@ -20,16 +21,16 @@ if TYPE_CHECKING:
 
 
 def params(proto: onnx.ModelProto) -> int:
-    """Return the number of stored values of the graph's float and int8 weights (shapes, scales and indices apart)."""
+    """Return the number of stored values of the graph's float and int8 weights.
+
+    Shapes, scales, indices and lone constants (the bounds of a Clip, the factor of a Mul) are no parameters.
+    """
     helpers = _helper_inputs(proto)
     kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8, onnx.TensorProto.INT32)
     total = 0
     for tensor in proto.graph.initializer:
-        if tensor.data_type in kinds and tensor.name not in helpers:
-            count = 1
-            for dim in tensor.dims:
-                count *= dim
-            total += count
+        if tensor.data_type in kinds and tensor.dims and tensor.name not in helpers:
+            total += math.prod(tensor.dims)
     return total
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import hashlib
+from typing import TYPE_CHECKING, Any
 
+import onnx
 from torch import nn
 
 from easycompress.core.profile import Architecture, Family, LayerProfile, ModelProfile
 from easycompress.measure.compute import OperatorMacs, macs_by_operator
 
 if TYPE_CHECKING:
-    import onnx
+    import numpy as np
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
@@ -24,16 +26,17 @@ def profile(model: nn.Module, graph: onnx.ModelProto, input_shape: tuple[int, ..
     Every parameter counts once, at the module that owns it, so none that containers hold is missed.
     """
     operators = macs_by_operator(graph)
-    by_module: dict[str, int] = {}
+    by_module: dict[str | None, int] = {}  # None: products of activations
+    parameters = _parameters_of(model, graph)
     for row in operators:
-        owner = row.weight.rpartition(".")[0] if row.weight else ""
+        owner = parameters[row.weight].rpartition(".")[0] if row.weight in parameters else None
         by_module[owner] = by_module.get(owner, 0) + row.macs
     layers = []
     seen: set[int] = set()
     for name, module in model.named_modules():
         own = [p for p in module.parameters(recurse=False) if id(p) not in seen]
         seen.update(id(p) for p in own)
-        macs = by_module.pop(name, 0) if name else 0
+        macs = by_module.pop(name, 0)
         if own or macs:
             params = sum(p.numel() for p in own)
             layers.append(
@@ -55,6 +58,29 @@ def profile(model: nn.Module, graph: onnx.ModelProto, input_shape: tuple[int, ..
         input_shape=input_shape,
         outputs=outputs,
     )
+
+
+def _parameters_of(model: nn.Module, graph: onnx.ModelProto) -> dict[str, str]:
+    """Return the parameter that each initializer holds: the one of its name, or one that export stored transposed.
+
+    A linear layer on (N, T, C) inputs becomes a MatMul with a transposed weight under a made-up name.
+    """
+    names = {name: name for name, _ in model.named_parameters(remove_duplicate=False)}
+    transposed = {
+        _digest(parameter.detach().t().numpy()): name
+        for name, parameter in model.named_parameters()
+        if parameter.dim() == 2  # noqa: PLR2004 - a matrix
+    }
+    for tensor in graph.graph.initializer:
+        if tensor.name not in names and len(tensor.dims) == 2:  # noqa: PLR2004 - a matrix
+            found = transposed.get(_digest(onnx.numpy_helper.to_array(tensor)))
+            if found is not None:
+                names[tensor.name] = found
+    return names
+
+
+def _digest(matrix: np.ndarray[Any, Any]) -> bytes:
+    return hashlib.sha256(repr(matrix.shape).encode() + matrix.tobytes()).digest()
 
 
 def _total(operators: list[OperatorMacs]) -> int:

@@ -45,9 +45,9 @@ class PruningGraph:
         self.model = model
         self.names = {module: name for name, module in model.named_modules()}
         self.modules = dict(model.named_modules())
-        frozen = [p for p in model.parameters() if not p.requires_grad]
-        for parameter in frozen:
-            parameter.requires_grad_(True)  # noqa: FBT003 - the tracer follows gradients
+        self.frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+        for name in self.frozen:
+            model.get_parameter(name).requires_grad_(True)  # noqa: FBT003 - the tracer follows gradients
         try:
             with warnings.catch_warnings(), torch.enable_grad():
                 warnings.simplefilter("ignore")
@@ -57,8 +57,7 @@ class PruningGraph:
                 f"structured pruning can't trace this model ({type(error).__name__}: {one_line(error, 160)})"
             ) from error
         finally:
-            for parameter in frozen:
-                parameter.requires_grad_(False)  # noqa: FBT003
+            self._freeze()
 
     def groups(self, strategy: Strategy, importance: Importance) -> list[ChannelGroup]:
         """Return the groups that `strategy` may prune, in the order of the graph, scored by `importance`.
@@ -93,6 +92,11 @@ class PruningGraph:
         if not self.graph.check_pruning_group(group):
             raise CannotCompress(f"layer {root}: removing {len(channels)} of its channels would leave none")
         group.prune()
+        self._freeze()  # pruning replaces parameters by trainable ones
+
+    def _freeze(self) -> None:
+        for name in self.frozen:
+            self.model.get_parameter(name).requires_grad_(False)  # noqa: FBT003 - torch's own signature
 
     def _reaches_output(self, group: Any) -> bool:  # noqa: ANN401 - torch-pruning is untyped
         for dep, _ in group:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from typing import TYPE_CHECKING
 
@@ -21,25 +22,41 @@ def kept_widths(groups: list[ChannelGroup], strength: float, round_to: int) -> d
 
     The share `strength` of all channels with the least relative importance goes, at most SPREAD x strength + SLACK of a
     group. Widths are rounded up to multiples of `round_to`, and never fall below min(round_to, width) or 1. Strength 0
-    keeps everything; a larger strength never keeps more.
+    keeps everything; in no group does a larger strength keep more: channels go one by one, in an order that the limits
+    alone shape, and `strength` says only where to stop. (Limits of the final strength would let a generous one take
+    from one group what a smaller strength takes from another.)
     """
     total = sum(group.width for group in groups)
-    to_remove = math.floor(strength * total + 1e-9)
-    removed = {group.root: 0 for group in groups}
-    limit = {group.root: math.floor(min(1.0, SPREAD * strength + SLACK) * group.width + 1e-9) for group in groups}
-    order = sorted(
-        (float(score), index, rank)
-        for index, group in enumerate(groups)
-        for rank, score in enumerate(torch.sort(group.scores).values)
-    )
-    for _, index, _ in order:
-        if to_remove == 0:
-            break
-        root = groups[index].root
-        if removed[root] < limit[root]:
-            removed[root] += 1
-            to_remove -= 1
-    return {group.root: _rounded(group.width, group.width - removed[group.root], round_to) for group in groups}
+    removed = [0] * len(groups)
+    ordered = [torch.sort(group.scores).values.tolist() for group in groups]
+    waiting = [(_earliest(1, group.width, total), index) for index, group in enumerate(groups)]
+    heapq.heapify(waiting)
+    ready: list[tuple[float, int]] = []
+    gone = 0
+    for count in range(1, math.floor(strength * total + 1e-9) + 1):
+        while waiting and waiting[0][0] <= count:
+            _, index = heapq.heappop(waiting)
+            heapq.heappush(ready, (ordered[index][removed[index]], index))
+        while ready and gone < count:
+            _, index = heapq.heappop(ready)
+            removed[index] += 1
+            gone += 1
+            if removed[index] == groups[index].width:
+                continue
+            earliest = _earliest(removed[index] + 1, groups[index].width, total)
+            if earliest <= count:
+                heapq.heappush(ready, (ordered[index][removed[index]], index))
+            else:
+                heapq.heappush(waiting, (earliest, index))
+    return {
+        group.root: _rounded(group.width, group.width - lost, round_to)
+        for group, lost in zip(groups, removed, strict=True)
+    }
+
+
+def _earliest(place: int, width: int, total: int) -> int:
+    """Return how many of `total` channels must go before the limit lets a group lose its `place`-th one."""
+    return math.ceil((place / width - SLACK) * total / SPREAD - 1e-9)
 
 
 def _rounded(width: int, kept: int, round_to: int) -> int:

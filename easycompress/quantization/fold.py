@@ -53,7 +53,10 @@ def find_pairs(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
     return [
         (names[layer], names[norm])
         for layer, norm in pairs
-        if calls[layer] == 1 and calls[norm] == 1 and layers.count(layer) == 1
+        if calls[layer] == 1
+        and calls[norm] == 1
+        and layers.count(layer) == 1
+        and norm.running_mean is not None  # else it normalises by the batch, which no weight can hold
     ]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
+import torch
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -35,13 +36,23 @@ METHODS = {
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is untyped
+    """Hands out the batches of a range, all of them unless told otherwise."""
+
     def __init__(self, name: str, inputs: Tensor) -> None:
-        self.batches: Iterator[dict[str, Any]] = iter(
-            {name: inputs[start : start + BATCH].numpy()} for start in range(0, len(inputs), BATCH)
-        )
+        self.name, self.batches = name, torch.split(inputs, BATCH)
+        self.place, self.stop = 0, len(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        self.place, self.stop = start_index, end_index
 
     def get_next(self) -> dict[str, Any] | None:
-        return next(self.batches, None)
+        if self.place == self.stop:
+            return None
+        self.place += 1
+        return {self.name: self.batches[self.place - 1].numpy()}
 
 
 def quantize_graph(proto: onnx.ModelProto, inputs: Tensor, action: StaticInt8) -> onnx.ModelProto:
@@ -50,6 +61,11 @@ def quantize_graph(proto: onnx.ModelProto, inputs: Tensor, action: StaticInt8) -
     Weights int8 symmetric per channel, activations uint8 per tensor: with int8 activations ONNX Runtime's convolutions
     are slower than float32 ones on x86. `inputs` (N, ...) is calibration data.
     """
+    options: dict[str, Any] = {"ActivationSymmetric": False, "WeightSymmetric": True}
+    if action.calibration != "minmax":
+        # Histograms of one batch after the other: of all at once they hold every activation in memory, and fail where
+        # the last batch is smaller.
+        options["CalibStridedMinMax"] = 1
     with tempfile.TemporaryDirectory() as folder, _quiet():
         source, result = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(proto, str(source))
@@ -63,7 +79,7 @@ def quantize_graph(proto: onnx.ModelProto, inputs: Tensor, action: StaticInt8) -
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=METHODS[action.calibration],
-            extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
+            extra_options=options,
         )
         return onnx.load(str(result))
 

@@ -44,12 +44,14 @@ class StaticQuantizer:
         pairs = fold_checked(model, context.task.example)
         limit = REDUCED_LIMIT if action.reduce_range else INT8_LIMIT
         codes: dict[str, Code] = {}
+        parameters = dict(model.named_parameters())  # a weight that is tied or computed from others has no code
         with torch.no_grad():
             for name, module in model.named_modules():
-                if isinstance(module, QUANTIZED):
-                    code = quantize_per_channel(module.weight, limit=limit)
+                weight = f"{name}.weight" if name else "weight"
+                if isinstance(module, QUANTIZED) and weight in parameters:
+                    code = quantize_per_channel(module.weight, limit=limit, name=weight)
                     module.weight.copy_(code.dense())
-                    codes[f"{name}.weight"] = code
+                    codes[weight] = code
         inputs = context.task.data.calibration.inputs[: action.samples]
 
         def integer_graph(proto: onnx.ModelProto) -> onnx.ModelProto:

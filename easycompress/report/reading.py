@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PERCENT_METRICS = frozenset({"accuracy", "agreement", "top5"})
 LOWER_IS_BETTER = frozenset({"mse"})
-"""What `metrics.METRICS` says of its own, kept here because that module loads torch; a test compares the two."""
+"""What `metrics.METRICS` says of its own, for reports that don't say it themselves; a test compares the two."""
 
 GAINS: dict[Objective, str] = {
     "size": "smaller",
@@ -47,9 +47,10 @@ def read(report: Report) -> Reading:
     """Return what the report's request and measurements say. Raises BadInput when its goal can't be parsed."""
     request = Request.model_validate(report.request)
     objective, metric = parse_objective(request.objective), request.metric
-    percent = metric in PERCENT_METRICS or _bare_percent(request.max_drop) or _bare_percent(request.min_quality)
+    facts = report.profile.get("metric", {})
+    percent = bool(facts.get("percent", metric in PERCENT_METRICS))
     floor = parse_floor(request.max_drop, request.min_quality, percent_metric=percent, metric=metric)
-    higher = _higher_is_better(report, metric)
+    higher = bool(facts.get("higher_is_better", metric not in LOWER_IS_BETTER))
     return Reading(
         request=request,
         objective=objective,
@@ -133,15 +134,3 @@ def goal_words(reading: Reading) -> str:
         kept = f"{metric} at most {floor.value:g}{unit} {worse}"
     return f"{wanted}, {kept}{', at 95 % confidence' if reading.request.certify else ''}"
 
-
-def _bare_percent(text: str | None) -> bool:
-    """Return whether a drop or level is in plain per cent, which is only accepted of metrics that are percentages."""
-    return text is not None and text.strip().endswith("%")
-
-
-def _higher_is_better(report: Report, metric: str) -> bool:
-    """Return what the sign of the drop says: that also covers metrics of the user's own."""
-    fell = report.baseline.quality - report.final.quality
-    if fell * report.drop.estimate != 0:
-        return fell * report.drop.estimate > 0
-    return metric not in LOWER_IS_BETTER

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from easycompress.selection.trees.quantization import QUANTIZATION
@@ -32,12 +32,14 @@ class Split:
     channels: float | None
 
 
-def channels_for(ratio: float) -> float:
+def channels_for(ratio: float, *, alone: bool = False) -> float:
     """Return the share p of channels whose removal divides parameters and MACs by about `ratio` >= 1.
 
-    A layer between two pruned ones keeps (1 - p) of its inputs and of its outputs: (1 - p)^2 = 1 / ratio.
+    A layer between two pruned ones keeps (1 - p) of its inputs and of its outputs: (1 - p)^2 = 1 / ratio. One that is
+    pruned `alone`, between layers that stay, keeps 1 - p.
     """
-    return 1 - math.sqrt(1 / max(ratio, 1.0))
+    kept = 1 / max(ratio, 1.0)
+    return 1 - kept if alone else 1 - math.sqrt(kept)
 
 
 def split(heuristics: Heuristics) -> Split:
@@ -53,9 +55,14 @@ def split(heuristics: Heuristics) -> Split:
     return Split(needed, int8, pruning, channels_for(pruning) if math.isfinite(pruning) else None)
 
 
-def explain_split(heuristics: Heuristics, *, prunes: bool, quantizes: bool) -> str:
-    """Return one sentence on who must bring what; `prunes` and `quantizes` say what the plan holds."""
+def explain_split(heuristics: Heuristics, *, prunes: bool, quantizes: bool, alone: bool = False) -> str:
+    """Return one sentence on who must bring what; `prunes` and `quantizes` say what the plan holds.
+
+    `alone`: only one layer is pruned, between layers that stay.
+    """
     share = split(heuristics)
+    if alone and share.channels is not None:
+        share = replace(share, channels=channels_for(share.pruning, alone=True))
     objective = heuristics.objective
     who = " and ".join(name for name, used in (("pruning", prunes), ("int8", quantizes)) if used)
     if objective in MEASURED_ONLY:

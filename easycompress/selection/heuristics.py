@@ -22,6 +22,8 @@ LIMITED_EPOCHS = 3.0
 PRUNABLE: tuple[Family, ...] = ("convolutional", "linear", "attention")
 """Families whose layers have outputs that can be removed."""
 
+_FEW = 10
+
 _COLOUR_IMAGE = 3  # dimensions of (channels, height, width), and the number of channels
 
 
@@ -30,7 +32,8 @@ class Heuristics(Frozen):
 
     `ratio_needed` is baseline / final of the objective that the target asks for, infinite for `max`. `points` is the
     permitted drop in percentage points, for a metric that is no percentage in percent of its baseline.
-    `accuracy_like`: each sample is right or wrong. `augmented`: the training data is augmented.
+    `accuracy_like`: each sample is right or wrong. `class_scores`: the outputs are
+    logits of classes. `augmented`: the training data is augmented.
     """
 
     profile: ModelProfile
@@ -43,10 +46,16 @@ class Heuristics(Frozen):
     epochs_affordable: float
     backend: Backend
     labelled: bool
+    class_scores: bool
     train_samples: int
     calibration_samples: int
     natural_images: bool
     augmented: bool
+
+    @property
+    def epochs_text(self) -> str:
+        """Return the affordable epochs for people: exact where they are few."""
+        return f"{self.epochs_affordable:.1f}" if self.epochs_affordable < _FEW else f"{self.epochs_affordable:.0f}"
 
     @property
     def removable(self) -> tuple[Family, ...]:
@@ -75,6 +84,7 @@ def gather(
     train_samples: int,
     calibration_samples: int,
     labelled: bool,
+    class_scores: bool,
     augmented: bool,
 ) -> Heuristics:
     """Gather what the rules ask about.
@@ -99,6 +109,7 @@ def gather(
         epochs_affordable=epochs_affordable,
         backend=backend,
         labelled=labelled,
+        class_scores=class_scores,
         train_samples=train_samples,
         calibration_samples=calibration_samples,
         natural_images=len(shape) == _COLOUR_IMAGE and shape[0] == _COLOUR_IMAGE,

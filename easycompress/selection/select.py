@@ -123,11 +123,16 @@ def _pruning(heuristics: Heuristics, strategy: str, importance: str) -> Structur
     return StructuredPruning.model_validate(settings)
 
 
+_HIDDEN_AND_OUTPUT = 2  # linear layers of which only one has outputs to remove
+
+
 def _notes(heuristics: Heuristics, steps: list[Action]) -> list[str]:
     prunes, distils, quantizes = (
         any(isinstance(step, kind) for step in steps) for kind in (StructuredPruning, Distillation, StaticInt8)
     )
-    notes = [explain_split(heuristics, prunes=prunes, quantizes=quantizes)]
+    linear = sum(layer.family == "linear" for layer in heuristics.profile.layers)
+    alone = any(getattr(step, "strategy", "") == "linear" for step in steps) and linear == _HIDDEN_AND_OUTPUT
+    notes = [explain_split(heuristics, prunes=prunes, quantizes=quantizes, alone=alone)]
     if prunes and not distils:
         notes.append("nothing is trained, so pruning must keep the floor without any recovery")
     if distils and heuristics.natural_images and not heuristics.augmented:

@@ -90,6 +90,8 @@ def fit(
                 run.save(checkpoint)
     model.load_state_dict(run.best_state)
     model.eval()
+    for parameter in run.frozen:
+        parameter.requires_grad_(False)  # noqa: FBT003 - torch's own signature
     return run.history
 
 
@@ -103,17 +105,19 @@ class _Run:
         self.schedule, self.speed, self.hooks = schedule, speed, hooks
         if speed.channels_last:
             model.to(memory_format=torch.channels_last)
+        parameters = [p for p in model.parameters() if p.requires_grad] or list(model.parameters())
+        self.frozen = [p for p in parameters if not p.requires_grad]  # a model frozen for inference learns as a whole
+        for parameter in self.frozen:
+            parameter.requires_grad_(True)  # noqa: FBT003 - torch's own signature
         self.optimizer = torch.optim.SGD(
-            [p for p in model.parameters() if p.requires_grad],
+            parameters,
             lr=schedule.lr,
             momentum=schedule.momentum,
-            nesterov=True,
+            nesterov=schedule.momentum > 0,
             weight_decay=schedule.weight_decay,
             foreach=True,
         )
-        samples = min(schedule.samples or len(split), len(split))
-        self.steps = max(1, math.ceil(samples / schedule.batch))
-        self.samples = samples
+        self.samples = min(schedule.samples or len(split), len(split))
         self.history = History()
         self.best_state = state_of(model)
         self.epoch, self.rollbacks, self.done = 0, 0, False
@@ -122,16 +126,16 @@ class _Run:
         """Train and evaluate one epoch."""
         begin = time.perf_counter()
         torch.manual_seed(self.schedule.seed * 100_003 + self.epoch)  # dropout and augmentation, the same on resume
-        order = torch.randperm(len(self.split))[: self.samples]
+        batches = self._batches()
         self.model.train()
         total = torch.zeros(())
-        for step in range(self.steps):
-            self._set_rate(self.epoch + step / self.steps)
-            total += self._step(order[step * self.schedule.batch : (step + 1) * self.schedule.batch])
-        loss = float(total) / self.steps
+        for step, places in enumerate(batches):
+            self._set_rate(self.epoch + step / len(batches))
+            total += self._step(places)
+        loss = float(total) / len(batches)
         self.model.eval()
         if not math.isfinite(loss):
-            self._roll_back()
+            self._roll_back(time.perf_counter() - begin)
             return
         score = self.hooks.evaluate(self.model)
         seconds = time.perf_counter() - begin
@@ -145,6 +149,15 @@ class _Run:
             f"{score:.2f} on select, {seconds:.1f} s"
         )
         self.done = self.hooks.enough(score) or self.hooks.out_of_time(seconds)
+
+    def _batches(self) -> list[Tensor]:
+        """Shuffle the samples into batches. A lone last one joins its neighbours: batch norm can't learn from one."""
+        order = torch.randperm(len(self.split))[: self.samples]
+        *batches, last = torch.split(order, self.schedule.batch)
+        if batches and len(last) == 1:
+            batches[-1] = torch.cat([batches[-1], last])
+            return batches
+        return [*batches, last]
 
     def _step(self, places: Tensor) -> Tensor:
         inputs = self.split.inputs[places]
@@ -168,11 +181,11 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.lr * max(factor, 1e-3) * 0.1**self.rollbacks
 
-    def _roll_back(self) -> None:
+    def _roll_back(self, seconds: float) -> None:
         self.model.load_state_dict(self.best_state)
         self.optimizer.state.clear()
         self.rollbacks += 1
-        self.done = self.rollbacks > ROLLBACKS
+        self.done = self.rollbacks > ROLLBACKS or self.hooks.out_of_time(seconds)
         self.hooks.progress.say(f"{self.hooks.label}: the loss is not a number; back to the best epoch, rate / 10")
 
     def save(self, path: Path) -> None:

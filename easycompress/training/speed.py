@@ -75,12 +75,12 @@ def has_bfloat16() -> bool:
 
 
 def _seconds_per_step(model: nn.Module, inputs: torch.Tensor, speed: Speed) -> float:
-    trial = copy.deepcopy(model).train()
+    trial = copy.deepcopy(model).train().requires_grad_(True)  # noqa: FBT003 - as fit does with frozen models
     if speed.channels_last:
         trial = trial.to(memory_format=torch.channels_last)
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     times = []
-    with speed.applied():
+    with speed.applied(), torch.random.fork_rng(devices=[]):
         for _ in range(TRIED_STEPS + 1):
             begin = time.perf_counter()
             with torch.autocast("cpu", torch.bfloat16, enabled=speed.bfloat16):

@@ -382,11 +382,12 @@ def test_the_goal_in_words(report: Report, request_: dict[str, Any], expected: s
     assert goal_words(read(asked)) == expected
 
 
-def test_which_way_is_better_is_read_off_the_drop(report: Report) -> None:
+def test_the_report_says_which_way_is_better(report: Report) -> None:
     reading = read(report)
     assert (reading.higher_is_better, reading.allowed, reading.before, reading.after) == (True, 1.0, 1_725_832, 167_552)
-    worse = report.final.model_copy(update={"quality": 99.5})
-    lower = read(report.model_copy(update={"final": worse}))
+    facts = {"name": "task.py:error", "percent": False, "higher_is_better": False}
+    request = report.request | {"metric": "task.py:error", "max_drop": "0.5"}
+    lower = read(report.model_copy(update={"request": request, "profile": report.profile | {"metric": facts}}))
     assert not lower.higher_is_better
 
 

@@ -58,6 +58,7 @@ def make(profile: ModelProfile = CNN, **changes: Any) -> Heuristics:
         "epochs_affordable": 20.0,
         "backend": "cpu",
         "labelled": True,
+        "class_scores": True,
         "train_samples": 10_000,
         "calibration_samples": 1_024,
         "natural_images": False,
@@ -86,7 +87,7 @@ def test_size_takes_all_three_steps() -> None:
         StaticInt8(samples=512),
     )
     assert rules_asked(plan) == ["Q1", "Q2", "Q3", "Q4", "S1", "S2", "S3", "P1", "P2", "P3"] + [
-        f"D{i}" for i in range(1, 7)
+        f"D{i}" for i in range(1, 8)
     ]
     assert "int8 brings at most 4x of the 10x; pruning must bring about 2.5x: about 37% of the channels" in plan.notes
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import itertools
 import math
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +87,7 @@ def make(profile: ModelProfile = RESNET, **changes: Any) -> Heuristics:
         "epochs_affordable": 20.0,
         "backend": "cpu",
         "labelled": True,
+        "class_scores": True,
         "train_samples": 10_000,
         "calibration_samples": 1_024,
         "natural_images": False,
@@ -105,22 +106,30 @@ GRID = [
         epochs_affordable={"none": 0.0, "limited": 1.0, "ample": 20.0}[resources],
         backend=backend,
         labelled=labelled,
+        class_scores=scores,
         train_samples=samples,
         calibration_samples=samples,
         accuracy_like=accuracy_like,
     )
-    for profile, objective, ratio, points, resources, (backend, labelled, samples, accuracy_like) in itertools.product(
+    for profile, objective, ratio, points, resources, (
+        backend,
+        labelled,
+        samples,
+        accuracy_like,
+        scores,
+    ) in product(
         PROFILES,
         ("size", "latency", "compute", "energy"),
         (1.0, 3.0, 10.0, math.inf),
         (-0.5, 1.0, math.inf),
         ("none", "limited", "ample"),
         (
-            ("cpu", True, 100, True),
-            ("cpu", True, 100, False),
-            ("gpu", True, 100, True),
-            ("cpu", False, 100, True),
-            ("cpu", True, 0, True),
+            ("cpu", True, 100, True, True),
+            ("cpu", True, 100, False, True),
+            ("cpu", True, 100, False, False),
+            ("gpu", True, 100, True, True),
+            ("cpu", False, 100, True, True),
+            ("cpu", True, 0, True, True),
         ),
     )
 ]
@@ -168,7 +177,7 @@ def test_each_name_belongs_to_one_rule() -> None:
     found = [(ask.rule.name, ask.rule) for tree in TREES.values() for ask in asks(tree)]
     assert len({name for name, _ in found}) == len({id(rule) for _, rule in found})
     assert list(rules()) == [f"S{i}" for i in range(1, 6)] + [f"P{i}" for i in range(1, 4)] + [
-        f"D{i}" for i in range(1, 7)
+        f"D{i}" for i in range(1, 8)
     ] + [f"Q{i}" for i in range(1, 6)]
 
 
@@ -248,6 +257,7 @@ def test_importances(heuristics: Heuristics, importance: str) -> None:
         (make(resources="none"), "none"),
         (make(train_samples=0), "none"),
         (make(labelled=False), "soft"),
+        (make(class_scores=False, accuracy_like=False, metric="mse"), "hard"),
         (make(resources="limited"), "hard"),
         (make(accuracy_like=False, metric="f1"), "soft"),
         (make(PLAIN), "soft"),
@@ -319,6 +329,7 @@ def gathered(metric: Metric = ACCURACY, budget: str = "20min", drop: str = "1%",
         "train_samples": 500,
         "calibration_samples": 500,
         "labelled": True,
+        "class_scores": True,
         "augmented": False,
     }
     target = parse_target(changes.pop("target", "10x"), "size")

@@ -18,8 +18,10 @@ ROBUST_RATIO = 2.0
 
 def _trains(heuristics: Heuristics) -> Answer:
     answer = "yes" if heuristics.resources != "none" and heuristics.train_samples else "no"
-    epochs = heuristics.epochs_affordable
-    return answer, f"{heuristics.train_samples} training samples, the budget affords about {epochs:.3g} epochs"
+    return (
+        answer,
+        f"{heuristics.train_samples} training samples, the budget affords about {heuristics.epochs_text} epochs",
+    )
 
 
 def _labels(heuristics: Heuristics) -> Answer:
@@ -30,7 +32,7 @@ def _labels(heuristics: Heuristics) -> Answer:
 
 def _limited(heuristics: Heuristics) -> Answer:
     answer = "yes" if heuristics.resources == "limited" else "no"
-    return answer, f"the budget affords about {heuristics.epochs_affordable:.3g} epochs"
+    return answer, f"the budget affords about {heuristics.epochs_text} epochs"
 
 
 def _nuanced(heuristics: Heuristics) -> Answer:
@@ -49,6 +51,12 @@ def _robust(heuristics: Heuristics) -> Answer:
     return "yes" if ratio < ROBUST_RATIO else "no", f"pruning must bring about {ratio:.3g}x"
 
 
+def _class_scores(heuristics: Heuristics) -> Answer:
+    if heuristics.class_scores:
+        return "yes", "the loss takes logits"
+    return "no", f"metric {heuristics.metric}: the outputs are no logits, so they have no softmax"
+
+
 _THESIS = "EasyCompress thesis, section 4.2.3 and figure 8"
 
 D1 = Rule(
@@ -60,62 +68,67 @@ D1 = Rule(
 )
 D2 = Rule(
     "D2",
+    "Are the outputs the scores of classes?",
+    _class_scores,
+    "none: the loss is the cross-entropy of logits",
+    "ours: the thesis distils classifiers only; other outputs are taught by the task's own loss",
+)
+D3 = Rule(
+    "D3",
     "Has the training data labels?",
     _labels,
     "none",
     "ours: hard and combined distillation need labels; the thesis takes them for granted",
 )
-D3 = Rule(
-    "D3",
+D4 = Rule(
+    "D4",
     "Are the means limited?",
     _limited,
     f"fewer than {LIMITED_EPOCHS:g} affordable epochs (LIMITED_EPOCHS)",
     f"{_THESIS}: hard targets converge fastest; the number is ours",
 )
-D4 = Rule(
-    "D4",
+D5 = Rule(
+    "D5",
     "Is the metric nuanced?",
     _nuanced,
     "none: the score of a sample is something else than right or wrong",
     f"{_THESIS}, which names F1 and perplexity",
 )
-D5 = Rule("D5", "Is the model a simple one?", _simple, "none: nothing but linear layers", _THESIS)
-D6 = Rule(
-    "D6",
+D6 = Rule("D6", "Is the model a simple one?", _simple, "none: nothing but linear layers", _THESIS)
+D7 = Rule(
+    "D7",
     "Is the student robust?",
     _robust,
     f"pruning brings less than {ROBUST_RATIO:g}x (ROBUST_RATIO)",
     f"{_THESIS}; it gives no number for robust, this one is ours",
 )
 
-DISTILLATION = Ask(
-    D1,
+_TAUGHT = Ask(
+    D3,
     {
-        "no": Leaf("none"),
+        "no": Leaf("soft"),
         "yes": Ask(
-            D2,
+            D4,
             {
-                "no": Leaf("soft"),
-                "yes": Ask(
-                    D3,
+                "yes": Leaf("hard"),
+                "no": Ask(
+                    D5,
                     {
-                        "yes": Leaf("hard"),
+                        "yes": Leaf("soft"),
                         "no": Ask(
-                            D4,
-                            {
-                                "yes": Leaf("soft"),
-                                "no": Ask(
-                                    D5,
-                                    {
-                                        "yes": Leaf("soft"),
-                                        "no": Ask(D6, {"yes": Leaf("hard"), "no": Leaf("combined")}),
-                                    },
-                                ),
-                            },
+                            D6, {"yes": Leaf("soft"), "no": Ask(D7, {"yes": Leaf("hard"), "no": Leaf("combined")})}
                         ),
                     },
                 ),
             },
         ),
+    },
+)
+
+DISTILLATION = Ask(
+    D1,
+    {
+        "no": Leaf("none"),
+        "yes": Ask(D2, {"no": Leaf("hard"), "yes": _TAUGHT}),
     },
 )

@@ -31,7 +31,7 @@ def _calibration(heuristics: Heuristics) -> Answer:
 
 def _ample(heuristics: Heuristics) -> Answer:
     answer = "yes" if heuristics.resources == "ample" else "no"
-    return answer, f"the budget affords about {heuristics.epochs_affordable:.3g} epochs"
+    return answer, f"the budget affords about {heuristics.epochs_text} epochs"
 
 
 def _generous(heuristics: Heuristics) -> Answer:

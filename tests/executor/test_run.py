@@ -1,0 +1,259 @@
+"""The executor over a workshop that makes nothing: what is tried, in which order, and what is said about it."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from easycompress.core.goal import parse_budget, parse_target
+from easycompress.core.outcome import Drop, StepRecord
+from easycompress.core.plan import Plan
+from easycompress.distillation.settings import Distillation
+from easycompress.executor.clock import Clock
+from easycompress.executor.run import Executed, execute
+from easycompress.executor.search import MOST_ATTEMPTS, RESOLUTION
+from easycompress.executor.workshop import Attempt, Probe, Workshop
+from easycompress.pruning.settings import StructuredPruning
+from easycompress.quantization.settings import StaticInt8
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from easycompress.core.plan import Action
+    from easycompress.executor.journal import Journal
+
+BASELINE = 1000.0
+FULL = Plan(steps=(StructuredPruning(), Distillation(), StaticInt8()), decisions=())
+
+
+class FakeJournal:
+    """Values by key, and a time that stands still unless it is moved."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Any] = {}
+        self.now = 0.0
+
+    def once(self, key: str, compute: Callable[[], Any]) -> Any:
+        if key not in self.entries:
+            self.entries[key] = json.loads(json.dumps(compute()))
+        return self.entries[key]
+
+    def elapsed(self) -> float:
+        return self.now
+
+
+@dataclass
+class FakeShop:
+    """Pruning divides by up to 20, int8 by 4; the floor breaks beyond `limit`, with int8 beyond `int8_limit`."""
+
+    budget: str = "100ep"
+    objective: str = "size"
+    target: str = "10x"
+    limit: float = 1.0
+    int8_limit: float = 1.0
+    probe_seconds: float = 0.0
+    journal: FakeJournal = field(default_factory=FakeJournal)
+    said: list[str] = field(default_factory=list)
+    made: list[tuple[Action, ...]] = field(default_factory=list)
+    probed: int = 0
+
+    def __post_init__(self) -> None:
+        self.goal = SimpleNamespace(objective=self.objective, target=parse_target(self.target, "size"))
+        self.baseline_value = BASELINE
+        progress = SimpleNamespace(say=self.said.append, now=lambda _: None)
+        clock = Clock(parse_budget(self.budget), cast("Journal", self.journal), 0.0)
+        task = SimpleNamespace(metric=SimpleNamespace(percent=True))
+        self.trainer = SimpleNamespace(progress=progress, clock=clock, journal=self.journal, task=task)
+
+    def _ratio(self, actions: Sequence[Action]) -> float:
+        ratio = 1.0
+        for action in actions:
+            if isinstance(action, StructuredPruning):
+                assert action.strength is not None
+                ratio *= 20**action.strength
+            ratio *= 4 if isinstance(action, StaticInt8) else 1
+        return ratio
+
+    def probe(self, actions: Sequence[Action]) -> Probe:
+        assert actions, "nothing to make"
+        self.probed += 1
+        self.journal.now += self.probe_seconds
+        ratio = self._ratio(actions)
+        return Probe(value=BASELINE / ratio, ratio=ratio, seconds=0.0, step_seconds=0.1)
+
+    def attempt(self, number: int, actions: Sequence[Action], share: float, step_seconds: float) -> Attempt:
+        assert number == len(self.made) + 1
+        assert 0 < share <= 1
+        assert step_seconds == 0.1
+        self.made.append(tuple(actions))
+        strength = max((a.strength or 0.0 for a in actions if isinstance(a, StructuredPruning)), default=0.0)
+        int8 = any(isinstance(a, StaticInt8) for a in actions)
+        accepted = strength <= (self.int8_limit if int8 else self.limit)
+        drop = Drop(estimate=0.5 if accepted else 3.25, upper_95=None, n=10, worse=1, better=0, certified=False)
+        ratio = self._ratio(actions)
+        step = StepRecord(
+            action="x", settings={}, before={}, after={}, verdict="kept", seconds=0, epochs=0, reason=str(number)
+        )
+        return Attempt(
+            tag=f"attempt {number}", actions=(), value=BASELINE / ratio, ratio=ratio, quality=99.0, drop=drop,
+            accepted=accepted, reason="", epochs=0, seconds=0.0, finishing=0.0, records=(), stages=(step,),
+        )  # fmt: skip
+
+    def run(self, plan: Plan = FULL, needed: float | None = None) -> Executed:
+        needed = self.goal.target.ratio(BASELINE) if needed is None else needed
+        return execute(plan, cast("Workshop", self), needed)
+
+    def strengths(self) -> list[float]:
+        return [max((a.strength or 0.0 for a in m if isinstance(a, StructuredPruning)), default=0.0) for m in self.made]
+
+
+def test_the_least_pruning_that_reaches_the_target_and_no_more() -> None:
+    shop = FakeShop()
+    done = shop.run()
+    assert done.best is not None
+    assert 10 <= done.best.ratio <= 10 * 20**RESOLUTION
+    assert done.why == ""
+    assert [step.verdict for step in done.steps] == ["kept", "kept"]
+    assert done.steps[0].action == "search"
+    assert shop.said == [f"the least pruning that reaches the target removes 31.2% of the channels: {done.best.ratio:.2f}x untrained"]  # fmt: skip  # noqa: E501
+
+
+def test_what_int8_reaches_alone_is_not_pruned_and_not_trained() -> None:
+    shop = FakeShop(target="3.9x")
+    done = shop.run()
+    assert shop.made == [(StaticInt8(),)]
+    assert done.steps[0].verdict == "skipped"
+    assert shop.said == ["the target needs no pruning: untrained, the file reaches 4.00x"]
+
+
+def test_out_of_reach_is_announced_before_anything_is_trained() -> None:
+    shop = FakeShop(target="1000x", int8_limit=0.5)
+    begun = []
+    shop.trainer.progress.say = lambda text: begun.append((text, len(shop.made)))
+    done = shop.run()
+    assert begun[0][1] == 0
+    assert begun[0][0] == (
+        "1000x is out of reach: even with every prunable layer at its narrowest the file reaches only 80.0x; "
+        "looking for the most within the floor"
+    )
+    assert done.why == "even with every prunable layer at its narrowest the file reaches only 80.0x"
+    assert done.best is not None
+    assert max(s for s in shop.strengths() if s <= 0.5) >= 0.5 - 1 / 32
+    assert done.best.ratio == 4 * 20 ** max(s for s in shop.strengths() if s <= 0.5)
+
+
+def test_where_the_floor_gives_the_target_gives() -> None:
+    shop = FakeShop(int8_limit=0.2)
+    done = shop.run()
+    assert done.best is not None
+    assert done.best.accepted
+    assert 4 < done.best.ratio < 10
+    assert done.why.endswith("x lost 3.25 points on select")
+    first, second = shop.made[:2]
+    assert isinstance(first[1], Distillation)
+    assert isinstance(second[1], Distillation)
+    assert (first[1].mode, second[1].mode) == ("target", "budget")
+    assert first[0] == second[0]
+    verdicts = [step.verdict for step in done.steps[1:]]
+    assert verdicts.count("kept") == 1
+    assert set(verdicts) <= {"kept", "weakened", "reverted"}
+
+
+def test_without_training_nothing_is_made_twice() -> None:
+    for shop, plan in (
+        (FakeShop(budget="none", int8_limit=0.2), FULL),
+        (FakeShop(int8_limit=0.2), Plan(steps=(StructuredPruning(), StaticInt8()), decisions=())),
+    ):
+        shop.run(plan)
+        assert len(set(shop.strengths())) == len(shop.strengths()) > 2
+
+
+def test_where_int8_breaks_the_floor_pruning_alone_is_tried() -> None:
+    shop = FakeShop(int8_limit=-1, limit=0.4)
+    done = shop.run()
+    assert done.best is not None
+    assert 1 < done.best.ratio <= 20**0.4
+    assert "nothing with int8 keeps the floor; looking for the most that floating point does" in shop.said
+    assert len(shop.made) <= 2 * MOST_ATTEMPTS
+    assert sum(step.verdict == "kept" for step in done.steps[1:]) == 1
+
+
+def test_where_nothing_keeps_the_floor_the_original_stays() -> None:
+    done = FakeShop(int8_limit=-1, limit=-1).run()
+    assert done.best is None
+    assert done.why.endswith("x lost 3.25 points on select")
+
+
+def test_the_most_stops_at_no_target() -> None:
+    shop = FakeShop(target="max", int8_limit=0.3)
+    done = shop.run()
+    assert done.best is not None
+    assert done.best.ratio == 4 * 20 ** max(s for s in shop.strengths() if s <= 0.3)
+    assert len(shop.made) == MOST_ATTEMPTS
+
+
+def test_a_latency_target_leaves_room_for_noise() -> None:
+    done = FakeShop(objective="latency").run()
+    assert done.best is not None
+    assert done.best.ratio >= 10.5
+
+
+def test_without_int8_strength_zero_is_no_candidate() -> None:
+    shop = FakeShop(target="5x", limit=0.3)
+    done = shop.run(Plan(steps=(StructuredPruning(), Distillation()), decisions=()))
+    assert done.best is not None
+    assert 0 not in shop.strengths()
+
+
+def test_settled_actions_are_attempted_once() -> None:
+    recipe = Plan(steps=(StructuredPruning(strength=0.5), Distillation(epochs=3), StaticInt8()), decisions=())
+    shop = FakeShop()
+    done = shop.run(recipe)
+    assert shop.made == [recipe.steps]
+    assert done.best is not None
+    assert done.why == ""
+
+
+def test_a_recipe_that_falls_short_says_so() -> None:
+    done = FakeShop(target="1000x").run(Plan(steps=(StaticInt8(),), decisions=()))
+    assert done.best is not None
+    assert done.why == "the plan holds nothing that goes further"
+
+
+@pytest.mark.parametrize("budget", ["100ep", "100s"])
+def test_a_resumed_run_goes_the_same_way_though_the_clock_says_otherwise(budget: str) -> None:
+    first = FakeShop(budget=budget, int8_limit=0.2, probe_seconds=1.0 if budget == "100s" else 0.0)
+    done = first.run()
+    again = FakeShop(budget=budget, int8_limit=0.2, journal=first.journal)
+    again.journal.now = 1e6
+    again.trainer.clock.epochs_used = 10**6
+    assert again.run() == done
+    assert again.made == first.made
+
+
+def test_probing_leaves_time_for_training() -> None:
+    shop = FakeShop(budget="100s", probe_seconds=15.0)
+    done = shop.run()
+    assert done.best is not None
+    assert done.best.ratio >= 10
+    patient = FakeShop(budget="10000s", probe_seconds=15.0)
+    patient.run()
+    assert shop.probed < patient.probed
+
+
+def test_scores_that_are_not_finite_are_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = FakeShop(int8_limit=0.2)
+    plain = shop.attempt
+
+    def diverged(*arguments: Any) -> Attempt:
+        attempt = plain(*arguments)
+        drop = attempt.drop.model_copy(update={"estimate": math.inf})
+        return attempt if attempt.accepted else attempt.model_copy(update={"drop": drop})
+
+    monkeypatch.setattr(shop, "attempt", diverged)
+    assert shop.run().why.endswith("x gave scores on select that are not finite numbers")

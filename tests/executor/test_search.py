@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from easycompress.executor.search import (
+    BETTER,
+    CLOSE_ENOUGH,
+    FIRST_SHARE,
+    MOST_ATTEMPTS,
+    RESOLUTION,
+    SECOND_SHARE,
+    least_needed,
+    least_strength,
+    search,
+)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Ratio over strength: grows from `start` to `start` x `growth`, smoothly or in stairs, bent by `bend`."""
+
+    start: float
+    growth: float
+    bend: float
+    stairs: int
+
+    def __call__(self, strength: float) -> float:
+        place = math.floor(strength * self.stairs) / self.stairs if self.stairs else strength
+        return self.start * self.growth ** (place**self.bend)
+
+
+curves = st.builds(Curve, st.floats(1, 4), st.floats(1, 100), st.floats(0.3, 3), st.sampled_from([0, 5, 16, 64, 1000]))
+
+
+@dataclass
+class Probe:
+    """Counts what is asked of a curve."""
+
+    curve: Curve
+    asked: list[float] = field(default_factory=list)
+
+    def __call__(self, strength: float) -> float:
+        assert 0 <= strength <= 1
+        self.asked.append(strength)
+        return self.curve(strength)
+
+
+@given(curves, st.floats(1.01, 300))
+def test_least_strength_reaches_the_target_and_hardly_more(curve: Curve, needed: float) -> None:
+    least = least_strength(curve, needed)
+    if curve(1.0) < needed and curve(0.0) < needed:
+        assert least is None
+        return
+    assert least is not None
+    assert curve(least) >= needed
+    assert least == 0 or curve(least) <= CLOSE_ENOUGH * needed or curve(least - RESOLUTION) < needed
+
+
+@given(curves, st.floats(1.01, 300))
+def test_no_pruning_where_none_is_needed(curve: Curve, needed: float) -> None:
+    assert (least_strength(curve, needed) == 0) == (curve(0.0) >= needed)
+
+
+@given(curves, st.floats(1.01, 300))
+def test_bisection_is_cheap(curve: Curve, needed: float) -> None:
+    probe = Probe(curve)
+    least_strength(probe, needed)
+    assert len(probe.asked) <= 2 + math.ceil(math.log2(1 / RESOLUTION))
+
+
+def test_the_most_has_no_least_strength() -> None:
+    assert least_strength(Curve(1, 50, 1, 0), math.inf) is None
+
+
+def test_out_of_time_the_least_found_so_far_is_returned() -> None:
+    curve = Curve(1, 16, 1, 0)
+    assert least_strength(curve, 2.0, lambda: False) == 1.0
+    turns = iter([True, False])
+    assert least_strength(curve, 2.0, lambda: next(turns)) == 0.5
+
+
+@dataclass(frozen=True)
+class Result:
+    ratio: float
+    accepted: bool
+
+
+@dataclass
+class World:
+    """Attempts on a curve: the floor breaks above `limit`, above `stubborn` already unless one insists."""
+
+    curve: Curve
+    limit: float
+    stubborn: float = 1.0
+    patience: int = 10**6
+    log: list[tuple[float, float, bool]] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
+
+    def attempt(self, strength: float, share: float, *, insist: bool = False) -> Result:
+        assert 0 <= strength <= 1
+        self.log.append((strength, share, insist))
+        accepted = strength <= self.limit and (insist or strength <= self.stubborn)
+        self.results.append(Result(self.curve(strength), accepted))
+        return self.results[-1]
+
+    def may_go_on(self) -> bool:
+        return len(self.log) < self.patience
+
+
+worlds = st.builds(
+    World, curves, st.floats(-0.1, 1.1), st.floats(0, 1), st.sampled_from([0, 1, 2, 3, 5, 100]), st.builds(list),
+    st.builds(list),
+)  # fmt: skip
+targets = st.one_of(st.none(), st.floats(0, 1))
+
+
+@given(worlds, targets, st.booleans())
+def test_the_best_is_the_accepted_attempt_with_the_largest_ratio(
+    world: World,
+    least: float | None,
+    may_insist: bool,  # noqa: FBT001 - drawn
+) -> None:
+    outcome = search(least, world.attempt, world.curve, world.may_go_on, may_insist=may_insist)
+    assert [attempt for _, attempt in outcome.tried] == world.results
+    accepted = [result.ratio for result in world.results if result.accepted]
+    if accepted:
+        assert outcome.best is not None
+        assert outcome.best.accepted
+        assert outcome.best.ratio == max(accepted)
+    else:
+        assert outcome.best is None
+
+
+@given(worlds, targets)
+def test_attempts_are_few(world: World, least: float | None) -> None:
+    outcome = search(least, world.attempt, world.curve, world.may_go_on)
+    assert len(outcome.tried) <= MOST_ATTEMPTS
+    assert all(0 < share <= 1 for _, share, _ in world.log)
+
+
+@given(worlds, st.floats(0, 1))
+def test_the_least_strength_goes_first_and_insists_once(world: World, least: float) -> None:
+    search(least, world.attempt, world.curve, world.may_go_on)
+    assert world.log[0] == (least, FIRST_SHARE, False)
+    assert [entry for entry in world.log if entry[2]] in ([], [(least, SECOND_SHARE, True)])
+    if world.results[0].accepted:
+        assert len(world.log) == 1
+    elif least > 0 and world.patience > 1:
+        assert world.log[1][2]
+
+
+@given(worlds, targets)
+def test_nothing_stronger_than_the_least_is_ever_tried(world: World, least: float | None) -> None:
+    search(least, world.attempt, world.curve, world.may_go_on)
+    assert max(strength for strength, _, _ in [*world.log, (0.0, 0.0, False)]) <= (1.0 if least is None else least)
+
+
+@given(worlds, targets)
+def test_what_gains_nothing_is_not_trained(world: World, least: float | None) -> None:
+    search(least, world.attempt, world.curve, world.may_go_on)
+    best = 1.0
+    for place, ((strength, _, insist), result) in enumerate(zip(world.log, world.results, strict=True)):
+        if not insist and (place > 0 or least is None):
+            assert world.curve(strength) > BETTER * best, f"attempt {place}"
+        if result.accepted:
+            best = max(best, result.ratio)
+
+
+@given(worlds, targets)
+def test_without_time_nothing_follows_the_attempt_that_is_owed(world: World, least: float | None) -> None:
+    world.patience = 0
+    search(least, world.attempt, world.curve, world.may_go_on)
+    accepted = bool(world.results) and world.results[0].accepted
+    if least is None or least == 0 or accepted:
+        assert len(world.log) <= 1
+    else:
+        assert [strength for strength, _, _ in world.log] in ([least], [least, 0.0])
+
+
+def test_without_training_nothing_is_tried_twice() -> None:
+    world = World(Curve(2, 20, 1, 0), limit=0.2)
+    search(0.6, world.attempt, world.curve, world.may_go_on, may_insist=False)
+    strengths = [strength for strength, _, _ in world.log]
+    assert len(strengths) == len(set(strengths)) > 2
+    assert not any(insist for _, _, insist in world.log)
+
+
+def test_insisting_can_save_the_target() -> None:
+    world = World(Curve(2, 20, 1, 0), limit=1.0, stubborn=0.2)
+    outcome = search(0.6, world.attempt, world.curve, world.may_go_on)
+    assert [entry[2] for entry in world.log] == [False, True]
+    assert outcome.best == Result(world.curve(0.6), accepted=True)
+
+
+def test_the_most_within_the_floor_is_closed_in_on() -> None:
+    world = World(Curve(3.6, 20, 1, 0), limit=0.37)
+    outcome = search(None, world.attempt, world.curve, world.may_go_on)
+    strongest = max(strength for (strength, _, _), r in zip(world.log, world.results, strict=True) if r.accepted)
+    assert world.log[0][0] == 0.0
+    assert len(world.log) == MOST_ATTEMPTS
+    assert 0.37 - 1 / 32 <= strongest <= 0.37
+    assert outcome.best is not None
+    assert outcome.best.ratio == world.curve(strongest)
+
+
+def test_a_plan_that_gains_nothing_without_pruning_is_not_attempted_there() -> None:
+    world = World(Curve(1, 20, 1, 0), limit=0.5)
+    search(None, world.attempt, world.curve, world.may_go_on)
+    assert world.log[0][0] > 0
+
+
+def test_where_the_gentlest_breaks_the_floor_there_is_nothing_to_search() -> None:
+    world = World(Curve(3.6, 20, 1, 0), limit=-1)
+    assert search(0.5, world.attempt, world.curve, world.may_go_on).best is None
+    assert [strength for strength, _, _ in world.log] == [0.5, 0.5, 0.0]
+
+
+def test_least_needed_leaves_room_for_noise_in_time_only() -> None:
+    assert least_needed(2.0, measured=True, margin=1.05) == pytest.approx(2.1)
+    assert least_needed(2.0, measured=False, margin=1.05) == 2.0
+    assert least_needed(math.inf, measured=True, margin=1.05) == math.inf

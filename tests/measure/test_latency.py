@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import nets
+import numpy as np
+import pytest
+from torch import nn
+
+from easycompress.artifact.write import write_model
+from easycompress.measure import latency
+from easycompress.measure.files import latency_ratio
+from easycompress.measure.latency import time_files
+from easycompress.measure.runtime import Runtime, physical_cores
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Wide(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 2000), nn.ReLU(), nn.Linear(2000, 1000))
+
+    def forward(self, x: object) -> object:
+        return self.layers(x)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("files")
+    for name, net in (("wide", Wide), ("narrow", nets.Mlp)):
+        write_model(net().eval(), nets.images(2), folder / f"{name}.onnx")
+    return [folder / "wide.onnx", folder / "narrow.onnx"]
+
+
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "PATIENCE", 0.0)
+
+
+def test_the_slowest_tenth_is_dropped() -> None:
+    times = [*[1.0] * 40, *[2.0] * 50, *[1000.0] * 10]
+    summary = latency._summary(times, batch=3, threads=2)
+    assert (summary.median, summary.iqr, summary.runs) == (2.0, 1.0, 100)
+    assert (summary.batch, summary.threads) == (3, 2)
+    assert latency._summary(times[::-1], 3, 2) == summary
+
+
+def test_the_median_is_of_what_is_left() -> None:
+    summary = latency._summary([float(n) for n in range(1, 101)], 1, 1)
+    assert summary.median == 45.5  # of 1 to 90
+    assert summary.iqr == pytest.approx(44.5)
+
+
+def test_one_run_is_enough_to_summarise() -> None:
+    assert latency._summary([4.0], 1, 1).median == 4.0
+
+
+def test_both_files_are_timed_often_enough(files: list[Path]) -> None:
+    results = time_files(files, nets.images(2), batch=1, threads=1)
+    assert len(results) == 2
+    for result in results:
+        assert result.runs >= latency.LEAST_RUNS == 100
+        assert (result.batch, result.threads) == (1, 1)
+        assert 0 < result.median < 1000
+        assert result.iqr >= 0
+    assert results[0].median > 3 * results[1].median  # a thousand times the work
+
+
+def test_the_ratio_is_baseline_over_candidate(files: list[Path]) -> None:
+    milliseconds, ratio = latency_ratio(files[0], files[1], nets.images(2), 1, 1)
+    assert ratio > 3
+    assert 0 < milliseconds < 100
+
+
+def test_slow_models_stop_at_the_least_number_of_runs(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "LONGEST_SECONDS", 0.0)
+    results = time_files(files, nets.images(2), batch=1, threads=1)
+    assert [result.runs for result in results] == [100, 100]
+
+
+def test_files_take_turns_and_warm_up_does_not_count(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, tuple[int, ...], int]] = []
+
+    class Watched(Runtime):
+        def __init__(self, path: Path, threads: int) -> None:
+            super().__init__(path, threads)
+            self.name, self.threads = path.stem, threads
+
+        def run(self, inputs: np.ndarray) -> np.ndarray:
+            calls.append((self.name, inputs.shape, self.threads))
+            return inputs
+
+    monkeypatch.setattr(latency, "Runtime", Watched)
+    results = time_files(files, nets.images(2), batch=5, threads=1)
+    assert {shape for _, shape, _ in calls} == {(5, *nets.SHAPE)}
+    assert {threads for _, _, threads in calls} == {1}
+    names = [name for name, _, _ in calls]
+    block = latency.WARM_UP + latency.BLOCK
+    turns = [set(names[start : start + block]) for start in range(0, len(names), block)]
+    assert turns == [{"wide"}, {"narrow"}] * (len(turns) // 2)
+    blocks = len(turns) // 2 - latency.ROUNDS  # the first block of each round is thrown away
+    assert [result.runs for result in results] == [blocks * latency.BLOCK] * 2
+
+
+def test_inputs_are_real_samples_repeated(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray] = []
+    monkeypatch.setattr(Runtime, "run", lambda _self, inputs: seen.append(inputs) or inputs)
+    example = nets.images(2)
+    time_files(files[1:], example, batch=3, threads=1)
+    assert np.array_equal(seen[0], example[[0, 1, 0]].numpy())
+    assert seen[0].flags["C_CONTIGUOUS"]
+
+
+def test_there_is_at_least_one_core() -> None:
+    assert physical_cores() >= 1

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import copy
+import json
+from typing import TYPE_CHECKING, Any
+
+import nets
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from easycompress.artifact.write import write_model
+from easycompress.core.errors import CannotCompress
+from easycompress.measure.runtime import Runtime
+from easycompress.pruning.settings import StructuredPruning
+from easycompress.pruning.technique import StructuredPruner
+from easycompress.training.fit import Hooks, Schedule, fit
+from easycompress.training.terms import Labels
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from easycompress.technique import Applied
+
+every_net = pytest.mark.parametrize("net", nets.NETS, ids=lambda n: n.__name__)
+
+
+def prune(net: type[nn.Module], *, train: bool = False, **settings: Any) -> Applied:
+    work = nets.task(nets.make(net))
+    context = nets.training_context(work) if train else nets.context(work)
+    return StructuredPruner().apply(copy.deepcopy(work.model), StructuredPruning(**settings), context)
+
+
+def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+@every_net
+def test_a_pruned_net_runs_in_onnx_runtime(net: type[nn.Module], tmp_path: Path) -> None:
+    result = prune(net, strength=0.5)
+    full = sum(parameter.numel() for parameter in nets.make(net).parameters())
+    assert sum(parameter.numel() for parameter in result.model.parameters()) < 0.8 * full
+    write_model(result.model, nets.images(2), tmp_path / "model.onnx")
+    inputs = nets.images(7, seed=3)
+    with torch.no_grad():
+        expected = result.model(inputs).numpy()
+    answers = Runtime(tmp_path / "model.onnx", 1).run(inputs.numpy())
+    assert answers.shape == (7, nets.CLASSES)
+    assert np.allclose(answers, expected, atol=1e-4)
+
+
+@every_net
+@pytest.mark.parametrize("importance", ["l1", "group-norm"])
+def test_replay_is_exact(net: type[nn.Module], importance: str) -> None:
+    result = prune(net, strength=0.4, importance=importance)
+    record = json.loads(json.dumps(result.record))
+    again = StructuredPruner().replay(nets.make(net), record, torch.zeros(2, *nets.SHAPE))
+    assert nets.same_state(again.state_dict(), result.model.state_dict())  # the very channels, not only their number
+
+
+@every_net
+def test_widths_are_those_of_the_record(net: type[nn.Module]) -> None:
+    result = prune(net, strength=0.4)
+    for root, width in result.record["widths"].items():
+        assert result.model.get_parameter(f"{root}.weight").shape[0] == width
+
+
+@every_net
+def test_strength_zero_changes_nothing(net: type[nn.Module]) -> None:
+    result = prune(net, strength=0.0)
+    assert result.record["removed"] == []
+    assert nets.same_state(result.model.state_dict(), nets.make(net).state_dict())
+
+
+@every_net
+def test_steps_end_where_one_step_ends(net: type[nn.Module]) -> None:
+    one, three = prune(net, strength=0.5), prune(net, strength=0.5, steps=3, train=True)
+    assert three.record["widths"] == one.record["widths"]
+    assert shapes(three.model) == shapes(one.model)
+    assert three.epochs == 2  # one recovery after each step but the last
+    assert len(three.record["removed"]) > len(one.record["removed"])
+
+
+def test_steps_need_recovery() -> None:
+    assert prune(nets.LeNet, strength=0.5, steps=3).record == prune(nets.LeNet, strength=0.5, steps=1).record
+
+
+@pytest.mark.parametrize(
+    ("strategy", "same", "less"),
+    [
+        ("convolutional", ["fc1.bias"], ["conv1.bias", "conv2.bias"]),
+        ("linear", ["conv1.bias", "conv2.bias"], ["fc1.bias"]),
+    ],
+)
+def test_strategies_prune_their_own_layers(strategy: str, same: list[str], less: list[str]) -> None:
+    before, after = shapes(nets.make(nets.LeNet)), shapes(prune(nets.LeNet, strength=0.5, strategy=strategy).model)
+    assert all(after[name] == before[name] for name in same)
+    assert all(after[name] < before[name] for name in less)
+
+
+def test_widths_are_rounded() -> None:
+    widths = prune(nets.Residual, strength=0.6, round_to=4).record["widths"]
+    assert all(width % 4 == 0 for width in widths.values())
+    assert widths != prune(nets.Residual, strength=0.6).record["widths"]
+
+
+def test_importances_choose_other_channels() -> None:
+    assert prune(nets.LeNet, strength=0.4).record != prune(nets.LeNet, strength=0.4, importance="group-norm").record
+
+
+def test_recovery_trains_the_pruned_layers() -> None:
+    """An optimizer made before pruning would still hold the removed parameters, and these would stay as they are."""
+    work = nets.task(nets.make(nets.BatchNormed))
+    steps: list[int] = []
+
+    def recover(model: nn.Module, index: int) -> int:
+        steps.append(index)
+        before = nets.state(model)
+        schedule = Schedule(epochs=1, lr=0.05)
+        fit(model, work.data.train, Labels(work.loss), schedule, nets.SPEED, Hooks(nets.accuracy), None)
+        names = dict(model.named_parameters())
+        assert not any(torch.equal(names[name], before[name]) for name in names)
+        return 1
+
+    action = StructuredPruning(strength=0.5, steps=3)
+    context = nets.context(work, recover=recover)
+    result = StructuredPruner().apply(copy.deepcopy(work.model), action, context)
+    assert steps == [1, 2]
+    assert result.epochs == 2
+
+
+def test_the_strength_must_be_known() -> None:
+    with pytest.raises(CannotCompress, match=r"^structured pruning: no strength was set$"):
+        prune(nets.LeNet, strength=None)
+
+
+def test_nothing_to_remove_is_an_error_that_names_the_strategy() -> None:
+    with pytest.raises(CannotCompress, match="no channel can be removed with strategy linear"):
+        prune(nets.Flattened, strength=0.5, strategy="linear")
+
+
+def test_refusals_name_what_is_missing() -> None:
+    profile = nets.context(nets.task(nets.make(nets.Mlp))).profile
+    pruner = StructuredPruner()
+    assert pruner.refuses(profile, StructuredPruning(strategy="linear")) is None
+    assert pruner.refuses(profile, StructuredPruning(strategy="convolutional")) == (
+        "structured pruning: strategy convolutional finds no convolutional layer in this model"
+    )
+    bare = profile.model_copy(update={"layers": ()})
+    assert pruner.refuses(bare, StructuredPruning()) == (
+        "structured pruning: the model has no convolution and no linear layer to prune"
+    )
