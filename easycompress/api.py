@@ -97,7 +97,7 @@ def compress(
     """
     began = time.monotonic()
     progress = progress or Silent()
-    request, base = make_request(_name(model), _flags(flags))
+    request, base = make_request(_name(model), _flags(flags), use_file=not isinstance(model, nn.Module))
     folder, temporary = _folder(request, out, model)
     if temporary is None:
         check_out(folder, resume=resume, force=request.force)
@@ -135,7 +135,7 @@ def plan(model: nn.Module | str | Path, **keywords: Any) -> tuple[Plan, Prepared
     """Return the plan that compress() would carry out, and what it rests on. Trains nothing and writes nothing."""
     began = time.monotonic()
     splits = tuple(keywords.pop(name, None) for name in ("train", "validation", "test"))
-    request, base = make_request(_name(model), _flags(keywords))
+    request, base = make_request(_name(model), _flags(keywords), use_file=not isinstance(model, nn.Module))
     with tempfile.TemporaryDirectory(prefix="easycompress-") as scratch, _own_randomness(request.seed):
         task = make_the_task(model, request, base, splits)
         prepared = prepare(task, request, Path(scratch))
@@ -148,10 +148,11 @@ def make_the_task(model: nn.Module | str | Path, request: Request, base: Path, s
     make_goal(request, metric)
     given = dict(zip(("train", "validation", "test"), splits, strict=True))
     if isinstance(model, nn.Module):
-        module, size = model, None
+        module: nn.Module = model
+        size, notes = None, tuple[str, ...]()
     else:
         loaded = load_model(Path(model), request.factory, base, trust_pickle=request.trust_pickle)
-        module, size = loaded.model, loaded.checkpoint_bytes
+        module, size, notes = loaded.model, loaded.checkpoint_bytes, loaded.notes
     if any(value is not None for value in given.values()):
         raw = Raw(**{name: None if value is None else as_split(value, name) for name, value in given.items()})
     elif request.data is not None:
@@ -168,7 +169,7 @@ def make_the_task(model: nn.Module | str | Path, request: Request, base: Path, s
             "no data given: add --data (digits, a .npz file, a folder of class folders or parquet files, or "
             "file.py:function), or write it into an easycompress.toml beside the model"
         )
-    task = make_task(module, raw, request, base, size)
+    task = make_task(module, raw, request, base, size, notes)
     task.model.requires_grad_()  # what the user froze for inference must still recover; the copy is ours
     return task
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 OPSET = 21
 """The newest opset that every supported ONNX Runtime reads."""
 
+LONGEST_CHAIN = 10
+"""Causes of an error that are looked at: chains can be circular."""
+
 IR_VERSION = 10
 """The file format that goes with OPSET; newer ones are refused by older runtimes."""
 
@@ -49,6 +52,8 @@ def export(model: nn.Module, example: Tensor) -> onnx.ModelProto:
                 verbose=False,
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        if any(isinstance(cause, KeyboardInterrupt) for cause in _causes(error)):
+            raise KeyboardInterrupt from error  # the exporter wraps whatever happens to it
         raise CannotCompress(_refusal(error)) from error
     finally:
         model.train(was_training)
@@ -64,13 +69,17 @@ def _input_name(model: nn.Module) -> str:
     return names[0] if names else "input"
 
 
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return an error and what caused it, outermost first."""
+    chain = [error]
+    while len(chain) < LONGEST_CHAIN and (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    return chain
+
+
 def _refusal(error: BaseException) -> str:
     """Name the operator, or else the reason, behind an exporter's failure: it hides deep in the chain of causes."""
-    texts: list[str] = []
-    seen: BaseException | None = error
-    while seen is not None and len(texts) < 10:  # noqa: PLR2004 - a chain of causes is never that long
-        texts.append(str(seen))
-        seen = seen.__cause__ or seen.__context__
+    texts = [str(cause) for cause in _causes(error)]
     for text in texts:
         match = re.search(r"No ONNX function found for <OpOverload\(op='([\w.:]+)'", text) or re.search(
             r"No decompositions? registered for (?:the complex-valued input|<OpOverload\(op='([\w.:]+)')", text

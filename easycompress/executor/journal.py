@@ -168,7 +168,7 @@ def open_journal(out: Path, fingerprint: dict[str, Any], *, resume: bool, began:
             if name != FOLDER:
                 (out / name).unlink(missing_ok=True)
     except OSError as error:
-        raise BadInput(f"{out}: can't be prepared ({error.strerror}); choose another folder with -o") from error
+        raise BadInput(f"{out}: can't be created ({error.strerror}); choose another folder with -o") from error
     data["state"] = "running"
     journal.save()
     return journal

@@ -5,19 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from easycompress.core.goal import Frozen
 from easycompress.core.outcome import StepRecord
 from easycompress.distillation.settings import Distillation
-from easycompress.executor.search import Outcome, least_needed, least_strength, search
+from easycompress.executor.search import RESOLUTION, Outcome, least_needed, least_strength, search
 from easycompress.executor.workshop import Attempt  # noqa: TC001 - pydantic reads the field types at run time
 from easycompress.pruning.settings import StructuredPruning
 from easycompress.quantization.settings import StaticInt8
 
 if TYPE_CHECKING:
     from easycompress.core.plan import Action, Plan
-    from easycompress.executor.workshop import Workshop
+    from easycompress.executor.workshop import Probe, Workshop
 
 LATENCY_MARGIN = 1.05
 """Latency aims this much above the target: two measurements of one file differ by a few percent."""
@@ -52,25 +52,32 @@ class _Dial:
         """Return the dial of a float model."""
         return _Dial(tuple(action for action in self.actions if not isinstance(action, StaticInt8)))
 
+    def everywhere(self) -> _Dial:
+        """Return the dial that prunes every layer, whatever family the plan chose."""
+        return _Dial(tuple(a.model_copy(update={"strategy": "global"}) if _searched(a) else a for a in self.actions))
+
     @property
     def fixed(self) -> bool:
         """Tell whether there is nothing to search: a replayed recipe, or a plan without pruning."""
-        return not any(isinstance(a, StructuredPruning) and a.strength is None for a in self.actions)
+        return not any(_searched(action) for action in self.actions)
 
     def at(self, strength: float) -> tuple[Action, ...]:
         """Return the actions with that strength."""
         chosen: list[Action] = []
         for action in self.actions:
-            if isinstance(action, StructuredPruning) and action.strength is None:
-                if strength > 0:
-                    chosen.append(action.model_copy(update={"strength": strength}))
-            else:
+            if not _searched(action):
                 chosen.append(action)
+            elif strength > 0:
+                chosen.append(action.model_copy(update={"strength": strength}))
         return tuple(chosen)
 
     def without_training(self, strength: float) -> tuple[Action, ...]:
         """Return the actions that change the model at once; what needs no recovery shouldn't spend time on it."""
         return tuple(a for a in self.at(strength) if strength > 0 or not isinstance(a, Distillation))
+
+
+def _searched(action: Action) -> bool:
+    return isinstance(action, StructuredPruning) and action.strength is None
 
 
 def execute(plan: Plan, shop: Workshop, needed: float) -> Executed:
@@ -81,13 +88,14 @@ def execute(plan: Plan, shop: Workshop, needed: float) -> Executed:
         return _fixed(dial, shop, needed)
     progress = shop.trainer.progress
     progress.now("writing untrained candidates to find the least pruning that reaches the target")
-    halvings = itertools.count(1)
-    least = least_strength(lambda s: _ratio(shop, dial, s), aim, lambda: _may_probe(shop, next(halvings)))
     steps: list[StepRecord] = []
+    dial = _without_useless_int8(dial, shop, steps)
+    dial, least = _least(dial, shop, aim)
     why = ""
     if least is None and needed != float("inf"):
         most = _ratio(shop, dial, 1.0)
-        why = f"even with every prunable layer at its narrowest the file reaches only {most:.1f}x"
+        room = "" if most < needed else f", and {aim:.2f}x is what leaves room for the noise of timing"
+        why = f"even with every prunable layer at its narrowest the file reaches only {most:.2f}x{room}"
         progress.say(f"{shop.goal.target.text} is out of reach: {why}; looking for the most within the floor")
     elif least is not None:
         progress.say(_found(least, _ratio(shop, dial, least)))
@@ -100,6 +108,36 @@ def execute(plan: Plan, shop: Workshop, needed: float) -> Executed:
         outcome = Outcome(rest.best, [*outcome.tried, *rest.tried])
     steps.extend(_steps(outcome))
     return Executed(best=outcome.best, steps=tuple(steps), why=why or _why(outcome, shop))
+
+
+def _least(dial: _Dial, shop: Workshop, aim: float) -> tuple[_Dial, float | None]:
+    """Return the dial and the least strength that reaches `aim`; a family that can't is widened to all layers."""
+    halvings = itertools.count(1)
+    least: float | None = None
+    for tried in dict.fromkeys((dial, dial.everywhere())):
+        dial = tried
+        least = least_strength(
+            lambda s, d=dial: _ratio(shop, d, s),  # type: ignore[misc]  # mypy can't type a default in a lambda
+            aim,
+            lambda: _may_probe(shop, next(halvings)),
+        )
+        if least is not None:
+            break
+    return dial, least
+
+
+def _without_useless_int8(dial: _Dial, shop: Workshop, steps: list[StepRecord]) -> _Dial:
+    """Leave int8 out where it makes the file slower here: smaller is not what was asked for."""
+    int8 = tuple(action for action in dial.actions if isinstance(action, StaticInt8))
+    if shop.goal.objective != "latency" or not int8:
+        return dial
+    probe = shop.probe(int8)
+    if probe.ratio >= 1:
+        return dial
+    reason = f"int8 alone is slower than float32 in this runtime: {probe.ratio:.2f}x"
+    shop.trainer.progress.say(f"{reason}; it is left out")
+    steps.append(_probed(shop, int8[0], probe, "reverted", reason))
+    return dial.without_int8()
 
 
 def _search(dial: _Dial, shop: Workshop, least: float | None, number: int) -> Outcome[Attempt]:
@@ -167,18 +205,27 @@ def _found(strength: float, ratio: float) -> str:
 
 
 def _probe_step(shop: Workshop, dial: _Dial, strength: float) -> StepRecord:
-    actions = dial.without_training(strength)
-    probe = shop.probe(actions)
-    none: dict[str, float | None] = {"objective": shop.baseline_value, "quality": None, "ratio": 1.0}
+    probe = shop.probe(dial.without_training(strength))
+    pruning = next(action for action in dial.at(max(strength, RESOLUTION)) if isinstance(action, StructuredPruning))
+    settled = pruning.model_copy(update={"strength": strength})
+    verdict: Literal["kept", "skipped"] = "kept" if strength > 0 else "skipped"
+    return _probed(shop, settled, probe, verdict, _found(strength, probe.ratio)).model_copy(update={"action": "search"})
+
+
+def _probed(
+    shop: Workshop, action: Action, probe: Probe, verdict: Literal["kept", "skipped", "reverted"], reason: str
+) -> StepRecord:
+    """Describe what an untrained candidate showed."""
+    quality = shop.trainer.task.metric.quality(shop.trainer.baseline)
     return StepRecord(
-        action="search",
-        settings={"strength": strength},
-        before=none,
+        action=action.kind,
+        settings=action.model_dump(exclude={"kind"}),
+        before={"objective": shop.baseline_value, "quality": quality, "ratio": 1.0},
         after={"objective": probe.value, "quality": None, "ratio": probe.ratio},
-        verdict="kept" if strength > 0 else "skipped",
+        verdict=verdict,
         seconds=0.0,
         epochs=0,
-        reason=_found(strength, probe.ratio),
+        reason=reason,
     )
 
 

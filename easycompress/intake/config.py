@@ -31,14 +31,15 @@ def find_config(model: str) -> Path | None:
     return None
 
 
-def make_request(model: str, flags: dict[str, Any]) -> tuple[Request, Path]:
+def make_request(model: str, flags: dict[str, Any], *, use_file: bool = True) -> tuple[Request, Path]:
     """Return the request of a command line and the folder that its relative names start from.
 
     `flags` holds what the line gave, None for what it didn't. The toml fills the gaps, with paths relative to itself;
-    a name given on the line is relative to the working folder, as everywhere.
+    a name given on the line is relative to the working folder, as everywhere. `use_file` False: no toml is looked for,
+    as for a module handed over in Python, which stands beside nothing.
     """
     given = {key: value for key, value in flags.items() if value is not None}
-    config = find_config(model)
+    config = find_config(model) if use_file else None
     base = Path.cwd()
     values: dict[str, Any] = {}
     if config is not None:

@@ -133,4 +133,3 @@ def goal_words(reading: Reading) -> str:
         unit = "" if not reading.percent else " point" if floor.value == 1 else " points"
         kept = f"{metric} at most {floor.value:g}{unit} {worse}"
     return f"{wanted}, {kept}{', at 95 % confidence' if reading.request.certify else ''}"
-

@@ -262,5 +262,5 @@ def test_work_outlives_a_refusal(tmp_path: Path, work: str) -> None:
 
 def test_a_place_that_can_t_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match=r"can't be prepared \(Not a directory\); choose another folder with -o"):
+    with pytest.raises(BadInput, match=r"can't be created \(Not a directory\); choose another folder with -o"):
         start(tmp_path / "file" / "out")

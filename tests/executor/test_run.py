@@ -56,6 +56,8 @@ class FakeShop:
     target: str = "10x"
     limit: float = 1.0
     int8_limit: float = 1.0
+    int8_ratio: float = 4.0
+    family_ratio: float = 20.0
     probe_seconds: float = 0.0
     journal: FakeJournal = field(default_factory=FakeJournal)
     said: list[str] = field(default_factory=list)
@@ -67,16 +69,16 @@ class FakeShop:
         self.baseline_value = BASELINE
         progress = SimpleNamespace(say=self.said.append, now=lambda _: None)
         clock = Clock(parse_budget(self.budget), cast("Journal", self.journal), 0.0)
-        task = SimpleNamespace(metric=SimpleNamespace(percent=True))
-        self.trainer = SimpleNamespace(progress=progress, clock=clock, journal=self.journal, task=task)
+        task = SimpleNamespace(metric=SimpleNamespace(percent=True, quality=lambda _: 99.5))
+        self.trainer = SimpleNamespace(progress=progress, clock=clock, journal=self.journal, task=task, baseline=None)
 
     def _ratio(self, actions: Sequence[Action]) -> float:
         ratio = 1.0
         for action in actions:
             if isinstance(action, StructuredPruning):
                 assert action.strength is not None
-                ratio *= 20**action.strength
-            ratio *= 4 if isinstance(action, StaticInt8) else 1
+                ratio *= (20.0 if action.strategy == "global" else self.family_ratio) ** action.strength
+            ratio *= self.int8_ratio if isinstance(action, StaticInt8) else 1
         return ratio
 
     def probe(self, actions: Sequence[Action]) -> Probe:
@@ -138,10 +140,10 @@ def test_out_of_reach_is_announced_before_anything_is_trained() -> None:
     done = shop.run()
     assert begun[0][1] == 0
     assert begun[0][0] == (
-        "1000x is out of reach: even with every prunable layer at its narrowest the file reaches only 80.0x; "
+        "1000x is out of reach: even with every prunable layer at its narrowest the file reaches only 80.00x; "
         "looking for the most within the floor"
     )
-    assert done.why == "even with every prunable layer at its narrowest the file reaches only 80.0x"
+    assert done.why == "even with every prunable layer at its narrowest the file reaches only 80.00x"
     assert done.best is not None
     assert max(s for s in shop.strengths() if s <= 0.5) >= 0.5 - 1 / 32
     assert done.best.ratio == 4 * 20 ** max(s for s in shop.strengths() if s <= 0.5)
@@ -257,3 +259,22 @@ def test_scores_that_are_not_finite_are_told_as_such(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(shop, "attempt", diverged)
     assert shop.run().why.endswith("x gave scores on select that are not finite numbers")
+
+
+def test_int8_that_is_slower_is_left_out() -> None:
+    shop = FakeShop(objective="latency", target="2x", int8_ratio=0.8)
+    executed = shop.run(needed=2.0)
+    assert executed.best is not None
+    assert executed.best.ratio >= 2.0
+    assert not any(isinstance(action, StaticInt8) for actions in shop.made for action in actions)
+    assert shop.said[0] == "int8 alone is slower than float32 in this runtime: 0.80x; it is left out"
+    assert executed.steps[0].verdict == "reverted"
+
+
+def test_a_family_that_cannot_carry_the_target_is_widened_to_all_layers() -> None:
+    shop = FakeShop(target="10x", family_ratio=2.0)
+    plan = Plan(steps=(StructuredPruning(strategy="linear"), Distillation(), StaticInt8()), decisions=())
+    executed = shop.run(plan)
+    assert executed.best is not None
+    assert executed.best.ratio >= 10
+    assert [a.strategy for a in shop.made[0] if isinstance(a, StructuredPruning)] == ["global"]
