@@ -41,7 +41,7 @@ CHANCE_ERRORS = 3.0
 """A baseline within so many standard errors of always naming the commonest class makes nothing of its inputs."""
 
 CHECKED = 5
-"""Samples on which the original's file is compared with PyTorch: others, and another number, than it was exported by."""
+"""Samples on which the original's file is compared with PyTorch: others than it was exported by, and more of them."""
 
 RESERVE_SHARE = 0.05
 """Share of a time budget kept for the last measurements, at least RESERVE_SECONDS."""
@@ -90,7 +90,7 @@ def prepare(task: Task, request: Request, folder: Path) -> Prepared:
     graph = export(task.model, task.example)
     baseline = write_bytes(folder / "baseline.onnx", slim(graph).SerializeToString())
     runtime = Runtime(baseline, threads)
-    others = task.data.select.inputs[-CHECKED:]  # values that export froze from the example agree on the example
+    others = task.data.select.inputs[-CHECKED:]  # what export froze from the example agrees there
     check_float_file(task.model, others, runtime.run(others.numpy()))
     outputs = runtime.outputs(task.data.select)
     scores = scores_from(outputs, task.data.select, task.metric)

@@ -25,6 +25,9 @@ LATENCY_MARGIN = 1.05
 LEAST_SECONDS = 5.0
 """With less than this left for training, no further attempt is begun."""
 
+NEAR = 3.0
+"""A rejected attempt is trained once more, to the end, when its drop is at most this many times the permitted one."""
+
 PROBING_SHARE = 0.4
 """Share of a time budget that the search among untrained candidates may use; what is left is for training."""
 
@@ -156,8 +159,14 @@ def _search(dial: _Dial, shop: Workshop, least: float | None, number: int) -> Ou
         attempt,
         lambda s: _ratio(shop, dial, s),
         lambda: _may_go_on(shop, number),
-        may_insist=dial.trains and shop.trainer.clock.budget.kind != "none",
+        may_insist=lambda first: _near(dial, shop, first),
     )
+
+
+def _near(dial: _Dial, shop: Workshop, attempt: Attempt) -> bool:
+    """Tell whether training to the end could bring a rejected attempt within the floor."""
+    trained = dial.trains and shop.trainer.clock.budget.kind != "none"
+    return trained and attempt.drop.estimate <= NEAR * max(shop.trainer.allowed, 0.0)
 
 
 def _to_the_end(action: Action) -> Action:

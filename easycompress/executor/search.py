@@ -103,22 +103,23 @@ def search(
     probe: Callable[[float], float],
     may_go_on: Callable[[], bool],
     *,
-    may_insist: bool = True,
+    may_insist: Callable[[AttemptT], bool] = lambda _: True,
 ) -> Outcome[AttemptT]:
     """Return the best attempt.
 
     `least` is the strength at which the target is reached, None when it is out of reach or the most is wanted.
-    The least strength goes first, twice if need be, the second time insisting (unless `may_insist` is False: without
-    training a second try is the first one again); where it fails, or where there is none, strength 0 and then those
-    between the strongest accepted and the weakest rejected are tried, but for those whose `probe` gains nothing.
-    `may_go_on()` says whether another attempt is worth its time; a first one always is.
+    The least strength goes first, twice if need be, the second time insisting if `may_insist(first)`: without training
+    a second try is the first one again, and far below the floor it is a waste. Where it fails, or where there is none,
+    strength 0 and then those between the strongest accepted and the weakest rejected are tried, but for those whose
+    `probe` gains nothing. `may_go_on()` says whether another attempt is worth its time; a first one always is.
     """
     outcome: Outcome[AttemptT] = Outcome()
     high = 1.0 + RESOLUTION
     if least is not None:
-        if outcome.add(least, attempt(least, FIRST_SHARE)) or least == 0:
+        first = attempt(least, FIRST_SHARE)
+        if outcome.add(least, first) or least == 0:
             return outcome
-        if may_insist and may_go_on() and outcome.add(least, attempt(least, SECOND_SHARE, insist=True)):
+        if may_insist(first) and may_go_on() and outcome.add(least, attempt(least, SECOND_SHARE, insist=True)):
             return outcome
         high = least
     if probe(0.0) > BETTER and not outcome.add(0.0, attempt(0.0, _share(outcome))):

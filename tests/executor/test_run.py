@@ -57,6 +57,7 @@ class FakeShop:
     limit: float = 1.0
     int8_limit: float = 1.0
     int8_ratio: float = 4.0
+    allowed: float = 1.5
     family_ratio: float = 20.0
     probe_seconds: float = 0.0
     journal: FakeJournal = field(default_factory=FakeJournal)
@@ -70,7 +71,9 @@ class FakeShop:
         progress = SimpleNamespace(say=self.said.append, now=lambda _: None)
         clock = Clock(parse_budget(self.budget), cast("Journal", self.journal), 0.0)
         task = SimpleNamespace(metric=SimpleNamespace(percent=True, quality=lambda _: 99.5))
-        self.trainer = SimpleNamespace(progress=progress, clock=clock, journal=self.journal, task=task, baseline=None)
+        self.trainer = SimpleNamespace(
+            progress=progress, clock=clock, journal=self.journal, task=task, baseline=None, allowed=self.allowed
+        )
 
     def _ratio(self, actions: Sequence[Action]) -> float:
         ratio = 1.0
@@ -278,3 +281,10 @@ def test_a_family_that_cannot_carry_the_target_is_widened_to_all_layers() -> Non
     assert executed.best is not None
     assert executed.best.ratio >= 10
     assert [a.strategy for a in shop.made[0] if isinstance(a, StructuredPruning)] == ["global"]
+
+
+def test_a_hopeless_attempt_is_not_trained_again() -> None:
+    shop = FakeShop(int8_limit=0.2, allowed=0.5)
+    shop.run()
+    pruned = [actions[0] for actions in shop.made if isinstance(actions[0], StructuredPruning)]
+    assert len(pruned) == len(set(pruned)) > 1

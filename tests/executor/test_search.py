@@ -125,7 +125,7 @@ def test_the_best_is_the_accepted_attempt_with_the_largest_ratio(
     least: float | None,
     may_insist: bool,  # noqa: FBT001 - drawn
 ) -> None:
-    outcome = search(least, world.attempt, world.curve, world.may_go_on, may_insist=may_insist)
+    outcome = search(least, world.attempt, world.curve, world.may_go_on, may_insist=lambda _: may_insist)
     assert [attempt for _, attempt in outcome.tried] == world.results
     accepted = [result.ratio for result in world.results if result.accepted]
     if accepted:
@@ -184,7 +184,7 @@ def test_without_time_nothing_follows_the_attempt_that_is_owed(world: World, lea
 
 def test_without_training_nothing_is_tried_twice() -> None:
     world = World(Curve(2, 20, 1, 0), limit=0.2)
-    search(0.6, world.attempt, world.curve, world.may_go_on, may_insist=False)
+    search(0.6, world.attempt, world.curve, world.may_go_on, may_insist=lambda _: False)
     strengths = [strength for strength, _, _ in world.log]
     assert len(strengths) == len(set(strengths)) > 2
     assert not any(insist for _, _, insist in world.log)
