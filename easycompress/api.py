@@ -18,6 +18,7 @@ from torch import nn
 
 from easycompress.core.errors import BadInput, EasyCompressError, one_line
 from easycompress.core.files import read_json
+from easycompress.core.goal import parse_budget
 from easycompress.core.outcome import Report, exit_code
 from easycompress.core.plan import Plan
 from easycompress.core.progress import Progress, Silent
@@ -146,6 +147,7 @@ def make_the_task(model: nn.Module | str | Path, request: Request, base: Path, s
     """Read model and data and check them against each other; goals that make no sense are refused first."""
     metric = find_metric(request.metric, base)
     make_goal(request, metric)
+    parse_budget(request.budget)
     given = dict(zip(("train", "validation", "test"), splits, strict=True))
     if isinstance(model, nn.Module):
         module: nn.Module = model

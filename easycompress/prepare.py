@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import zlib
 from dataclasses import dataclass
@@ -17,14 +18,18 @@ from easycompress.core.errors import BadInput, CannotCompress, one_line
 from easycompress.core.files import sha256, write_bytes
 from easycompress.core.goal import Budget, Goal, parse_budget, parse_floor, parse_objective, parse_target
 from easycompress.core.plan import Plan
+from easycompress.core.progress import Silent
+from easycompress.distillation.settings import Distillation
 from easycompress.executor.trainer import BATCH
 from easycompress.measure.files import objective_of
 from easycompress.measure.latency import time_files
 from easycompress.measure.profile import profile
 from easycompress.measure.runtime import Runtime, physical_cores, scores_from
 from easycompress.metrics import default_loss
+from easycompress.pruning.settings import StructuredPruning
 from easycompress.selection.heuristics import Heuristics, gather
 from easycompress.selection.select import select
+from easycompress.technique import Context
 from easycompress.techniques import parse_action, technique_for
 from easycompress.training.speed import tune
 
@@ -184,15 +189,37 @@ def _affordable(prepared: Prepared, spent: float) -> float:
 
 def make_plan(prepared: Prepared, request: Request, base: Path, spent: float) -> Plan:
     """Return the recipe's plan, or walk the trees. Raises CannotCompress with every refusal of a technique at once."""
+    replayed = request.recipe is not None
     plan = (
         read_recipe(base / request.recipe)
         if request.recipe is not None
         else select(make_heuristics(prepared, request, spent))
     )
+    plan = _tried(prepared, plan, replayed=replayed)
     refusals = [technique_for(step).refuses(prepared.profile, step) for step in plan.steps]
     problems = [refusal for refusal in refusals if refusal is not None]
     if problems:
         raise CannotCompress("; ".join(problems))
+    return plan
+
+
+def _tried(prepared: Prepared, plan: Plan, *, replayed: bool) -> Plan:
+    """Try pruning on a copy, at strength 0, and leave it out of the plan with the reason where it can't be traced.
+
+    Raises CannotCompress when a recipe asks for it all the same, or nothing else is left to do.
+    """
+    context = Context(prepared.task, prepared.profile, 0, Silent())
+    for step in plan.steps:
+        if not isinstance(step, StructuredPruning):
+            continue
+        try:
+            copied = copy.deepcopy(prepared.task.model)
+            technique_for(step).apply(copied, step.model_copy(update={"strength": 0.0}), context)
+        except CannotCompress as error:
+            rest = tuple(s for s in plan.steps if not isinstance(s, (StructuredPruning, Distillation)))
+            if replayed or not rest:
+                raise
+            return plan.model_copy(update={"steps": rest, "notes": (*plan.notes, f"pruning is left out: {error}")})
     return plan
 
 

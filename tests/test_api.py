@@ -282,23 +282,34 @@ def test_numbers_may_be_numbers() -> None:
     assert "no better than chance" in refusal(make(), **small(tiny(), 200), **GOAL | {"max_drop": 0.5})
 
 
+class Awkward(nn.Module):
+    """Exports well, but the tracer of channels can't follow it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = tiny().model()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad or torch.is_grad_enabled():
+            raise RuntimeError("not with gradients")
+        y: Tensor = self.net(x)
+        return y
+
+
+UNTRACEABLE = "structured pruning can't trace this model (RuntimeError: not with gradients)"
+
+
 def test_a_refusal_leaves_nothing_behind(tmp_path: Path) -> None:
-    class Awkward(nn.Module):
-        """Exports well, but the tracer of channels can't follow it: the weights are used as plain tensors."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = tiny().model()
-
-        def forward(self, x: Tensor) -> Tensor:
-            if x.requires_grad or torch.is_grad_enabled():
-                raise RuntimeError("not with gradients")
-            y: Tensor = self.net(x)
-            return y
-
-    text = refusal(Awkward(), **small(tiny()), out=tmp_path / "out", **GOAL | {"target": "8x"})
-    assert text == "structured pruning can't trace this model (RuntimeError: not with gradients)"
+    goal = GOAL | {"objective": "compute", "target": "2x"}
+    assert refusal(Awkward(), **small(tiny()), out=tmp_path / "out", **goal) == UNTRACEABLE
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_pruned_is_still_quantized() -> None:
+    result = ec.compress(Awkward(), **small(tiny()), **GOAL | {"target": "2x"})
+    assert f"pruning is left out: {UNTRACEABLE}" in result.report.plan["notes"]
+    assert [step["kind"] for step in result.report.plan["steps"]] == ["static-int8"]
+    assert result.report.verdict == "met"
 
 
 def test_a_bug_leaves_what_can_be_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

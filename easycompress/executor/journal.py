@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import re
 import shutil
 import time
@@ -133,6 +134,9 @@ def check_out(out: Path, *, resume: bool, force: bool) -> None:
         raise BadInput(
             f"{out}: an interrupted run is in there; go on with --resume, start anew with --force, or use -o"
         )
+    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not os.access(nearest, os.W_OK):
+        raise BadInput(f"{out}: {nearest} can't be written to; choose another folder with -o")
 
 
 def check_same(out: Path, fingerprint: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from easycompress.core.goal import Frozen
 from easycompress.core.outcome import StepRecord
 from easycompress.distillation.settings import Distillation
-from easycompress.executor.search import RESOLUTION, Outcome, least_needed, least_strength, search
+from easycompress.executor.search import MOST_ATTEMPTS, RESOLUTION, Outcome, least_needed, least_strength, search
+from easycompress.executor.trainer import BATCH
 from easycompress.executor.workshop import Attempt  # noqa: TC001 - pydantic reads the field types at run time
 from easycompress.pruning.settings import StructuredPruning
 from easycompress.quantization.settings import StaticInt8
@@ -24,6 +25,12 @@ LATENCY_MARGIN = 1.05
 
 LEAST_SECONDS = 5.0
 """With less than this left for training, no further attempt is begun."""
+
+WORTHWHILE_EPOCHS = 8
+"""Epochs that an attempt should get: with fewer the rate falls before the pruned model has recovered."""
+
+LEAST_ATTEMPTS = 4
+"""Attempts that a search is given all the same; the first of them, without pruning, costs nothing."""
 
 NEAR = 3.0
 """A rejected attempt is trained once more, to the end, when its drop is at most this many times the permitted one."""
@@ -160,7 +167,24 @@ def _search(dial: _Dial, shop: Workshop, least: float | None, number: int) -> Ou
         lambda s: _ratio(shop, dial, s),
         lambda: _may_go_on(shop, number),
         may_insist=lambda first: _near(dial, shop, first),
+        most=_most_attempts(dial, shop, number),
     )
+
+
+def _most_attempts(dial: _Dial, shop: Workshop, number: int) -> int:
+    """Return among how many attempts the budget is divided: few that can recover beat many that can't."""
+    trainer, clock = shop.trainer, shop.trainer.clock
+    if clock.budget.kind == "none" or not dial.trains:
+        return MOST_ATTEMPTS
+
+    def affordable() -> float:
+        if clock.budget.kind == "epochs":
+            return clock.left()
+        seconds = shop.probe(dial.without_training(0.5)).step_seconds * math.ceil(len(trainer.train) / BATCH)
+        return clock.left() / seconds if seconds else math.inf
+
+    epochs = float(trainer.journal.once(f"after attempt {number}: affordable epochs", affordable))
+    return max(LEAST_ATTEMPTS, math.floor(min(epochs / WORTHWHILE_EPOCHS, MOST_ATTEMPTS)))
 
 
 def _near(dial: _Dial, shop: Workshop, attempt: Attempt) -> bool:

@@ -104,6 +104,7 @@ def search(
     may_go_on: Callable[[], bool],
     *,
     may_insist: Callable[[AttemptT], bool] = lambda _: True,
+    most: int = MOST_ATTEMPTS,
 ) -> Outcome[AttemptT]:
     """Return the best attempt.
 
@@ -112,6 +113,7 @@ def search(
     a second try is the first one again, and far below the floor it is a waste. Where it fails, or where there is none,
     strength 0 and then those between the strongest accepted and the weakest rejected are tried, but for those whose
     `probe` gains nothing. `may_go_on()` says whether another attempt is worth its time; a first one always is.
+    There are at most `most`.
     """
     outcome: Outcome[AttemptT] = Outcome()
     high = 1.0 + RESOLUTION
@@ -122,24 +124,24 @@ def search(
         if may_insist(first) and may_go_on() and outcome.add(least, attempt(least, SECOND_SHARE, insist=True)):
             return outcome
         high = least
-    if probe(0.0) > BETTER and not outcome.add(0.0, attempt(0.0, _share(outcome))):
+    if probe(0.0) > BETTER and not outcome.add(0.0, attempt(0.0, _share(outcome, most))):
         return outcome
     low = 0.0
-    while high - low > 2 * RESOLUTION and len(outcome.tried) < MOST_ATTEMPTS and (not outcome.tried or may_go_on()):
+    while high - low > 2 * RESOLUTION and len(outcome.tried) < most and (not outcome.tried or may_go_on()):
         middle = min((low + high) / 2, 1.0)
         if probe(middle) <= BETTER * (outcome.best.ratio if outcome.best is not None else 1.0):
             low = middle
             continue
-        if outcome.add(middle, attempt(middle, _share(outcome))):
+        if outcome.add(middle, attempt(middle, _share(outcome, most))):
             low = middle
         else:
             high = middle
     return outcome
 
 
-def _share(outcome: Outcome[AttemptT]) -> float:
+def _share(outcome: Outcome[AttemptT], most: int) -> float:
     """Return an equal share of what is left for each attempt that may still come."""
-    return 1 / max(1, MOST_ATTEMPTS - len(outcome.tried))
+    return 1 / max(1, most - len(outcome.tried))
 
 
 def least_needed(ratio: float, *, measured: bool, margin: float) -> float:

@@ -153,7 +153,7 @@ class Trainer:
         pruning = next((a for a in actions if isinstance(a, StructuredPruning)), None)
         pauses = pruning.steps - 1 if pruning is not None else 0
         each = max(1, round(RECOVERY_SHARE * allowance.epochs))
-        if each * pauses > allowance.epochs // 2:
+        if each * pauses > allowance.epochs // 4:
             each = 0
         main = Context(
             self.task,

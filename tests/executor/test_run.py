@@ -72,7 +72,13 @@ class FakeShop:
         clock = Clock(parse_budget(self.budget), cast("Journal", self.journal), 0.0)
         task = SimpleNamespace(metric=SimpleNamespace(percent=True, quality=lambda _: 99.5))
         self.trainer = SimpleNamespace(
-            progress=progress, clock=clock, journal=self.journal, task=task, baseline=None, allowed=self.allowed
+            progress=progress,
+            clock=clock,
+            journal=self.journal,
+            task=task,
+            baseline=None,
+            allowed=self.allowed,
+            train=range(1000),
         )
 
     def _ratio(self, actions: Sequence[Action]) -> float:

@@ -27,7 +27,7 @@ def test_tuning_tells_how_long_a_step_takes_and_changes_nothing(net: type[torch.
 def test_a_net_without_convolutions_is_not_tried_channels_last(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[Speed] = []
 
-    def timed(_model: torch.nn.Module, _inputs: torch.Tensor, speed: Speed) -> float:
+    def timed(_model: torch.nn.Module, _split: object, _batch: int, speed: Speed) -> float:
         tried.append(speed)
         return 1.0
 
@@ -45,7 +45,7 @@ def test_a_setting_must_be_clearly_faster(
     chosen: bool,  # noqa: FBT001 - a case
 ) -> None:
     monkeypatch.setattr(speeds, "has_bfloat16", lambda: False)
-    monkeypatch.setattr(speeds, "_seconds_per_step", lambda _m, _i, s: seconds if s.channels_last else 1.0)
+    monkeypatch.setattr(speeds, "_seconds_per_step", lambda _m, _i, _b, s: seconds if s.channels_last else 1.0)
     speed = tune(nets.make(nets.LeNet), nets.digits().train, 64)
     assert speed.channels_last is chosen
     assert speed.step_seconds == (seconds if chosen else 1.0)
