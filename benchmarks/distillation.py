@@ -1,4 +1,4 @@
-"""How well the three distillation techniques recover a pruned model: what the rules D5 and D6 rest on.
+"""How well the three distillation techniques recover a pruned model: what the distillation rules can be held against.
 
 One pruned student a model, the same epochs, rate and seeds for each technique; quality on the validation split.
 Resumable: a row that the JSON holds is not run again.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from benchmarks.zoo import add_folders, load_task
+from benchmarks.zoo import add_folders, chosen, load_task
 from easycompress.artifact.onnx_export import export
 from easycompress.core.progress import Silent
 from easycompress.distillation.settings import Distillation
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from easycompress.core.task import Task
 
 PRUNED = {
+    "digits": StructuredPruning(strategy="global", importance="l1", strength=0.6, steps=1),
     "lenet5": StructuredPruning(strategy="global", importance="l1", strength=0.6, steps=1),
     "resnet20": StructuredPruning(strategy="global", importance="group-norm", strength=0.3, steps=1),
 }
@@ -72,15 +73,14 @@ def main() -> None:
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_folders(parser)
-    parser.add_argument("--models", nargs="+", default=["lenet5", "resnet20"])
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/distillation.json"))
     options = parser.parse_args()
     rows: list[dict[str, Any]] = json.loads(options.json.read_text()) if options.json.exists() else []
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    for name in options.models:
-        task = load_task(name, options.zoo, options.data)
+    for name in chosen(options):
+        task = load_task(name, options)
         for seed in range(options.seeds):
             for technique in ("hard", "soft", "combined"):
                 key = {"model": name, "technique": technique, "epochs": options.epochs, "seed": seed}

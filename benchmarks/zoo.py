@@ -1,11 +1,14 @@
-"""Trained models and data for the benchmarks: a folder with `zoo/` and `data/`, laid out as its README says."""
+"""Models and data for the benchmarks: the demo's, made in seconds, or trained ones with `--zoo` and `--data`."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easycompress.api import make_the_task
+from easycompress.core.progress import Silent
+from easycompress.demo import make_demo
 from easycompress.intake.config import make_request
 
 if TYPE_CHECKING:
@@ -16,22 +19,37 @@ if TYPE_CHECKING:
 MNIST = {"data": "mnist.npz", "mean": (0.1307,), "std": (0.3081,)}
 CIFAR = {"data": "cifar10", "mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616)}
 MODELS: dict[str, dict[str, Any]] = {"lenet300": MNIST, "lenet5": MNIST, "resnet20": CIFAR, "vgg16": CIFAR}
+DEMO = "digits"
 
 
 def add_folders(parser: argparse.ArgumentParser) -> None:
-    """Add --zoo and --data."""
-    parser.add_argument("--zoo", type=Path, default=Path("../shared/zoo"), help="folder of weights and models.py")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of mnist.npz and cifar10/")
+    """Add --zoo, --data and --models; without a zoo the demo's model is what there is."""
+    parser.add_argument("--zoo", type=Path, help="folder of models.py and trained weights")
+    parser.add_argument("--data", type=Path, help="folder of mnist.npz and cifar10/")
+    parser.add_argument("--models", nargs="+", help=f"of {', '.join(MODELS)}, with --zoo and --data")
 
 
-def flags(name: str, zoo: Path, data: Path) -> dict[str, Any]:
-    """Return the flags that go with a model of the zoo."""
-    found = dict(MODELS[name])
-    return found | {"factory": f"{zoo.resolve()}/models.py:{name}", "data": str(data.resolve() / found["data"])}
+def chosen(options: argparse.Namespace) -> list[str]:
+    """Return the models to run."""
+    if options.zoo is None or options.data is None:
+        return [DEMO]
+    return list(options.models or ("lenet5", "resnet20"))
 
 
-def load_task(name: str, zoo: Path, data: Path) -> Task:
-    """Return a model of the zoo with its data as a task."""
-    model = zoo.resolve() / f"{name}.safetensors"
-    request, base = make_request(str(model), flags(name, zoo, data) | {"target": "10x", "max_drop": "1%"})
-    return make_the_task(model, request, base, (None, None, None))
+def locate(name: str, options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+    """Return a model's file and the flags that go with it."""
+    if name == DEMO:
+        folder = Path(tempfile.gettempdir()) / "easycompress-benchmark-demo"
+        make_demo(folder, Silent())
+        return folder / "model.pt", {}
+    zoo, data = options.zoo.resolve(), options.data.resolve()
+    flags = dict(MODELS[name])
+    flags |= {"factory": f"{zoo}/models.py:{name}", "data": str(data / flags["data"])}
+    return zoo / f"{name}.safetensors", flags
+
+
+def load_task(name: str, options: argparse.Namespace) -> Task:
+    """Return a model with its data as a task."""
+    path, flags = locate(name, options)
+    request, base = make_request(str(path), flags | {"target": "10x", "max_drop": "1%"})
+    return make_the_task(path, request, base, (None, None, None))

@@ -101,6 +101,7 @@ def compress(
     request, base = make_request(_name(model), _flags(flags), use_file=not isinstance(model, nn.Module))
     folder, temporary = _folder(request, out, model)
     if temporary is None:
+        request = request.model_copy(update={"out": str(folder)})
         check_out(folder, resume=resume, force=request.force)
     if resume and state_of(folder) == "finished":
         return _repeat(folder, request, model, base)
@@ -263,7 +264,7 @@ def _journalled(journal: Journal, plan: Plan) -> Plan:
 def _baseline_line(prepared: Prepared) -> str:
     quality = units.quality(prepared.quality, percent=prepared.task.metric.percent)
     amount = units.amount(prepared.value, prepared.goal.objective)
-    return f"original: {quality} on select, {amount}; {prepared.task.data.note}"
+    return "; ".join([f"original: {quality} on select, {amount}", prepared.task.data.note, *prepared.task.notes])
 
 
 def _module(folder: Path, original: nn.Module) -> nn.Module:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -47,6 +48,12 @@ UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__
 """The base of typer's usage errors; where it lives differs between typer's versions."""
 
 STOPPED = 130
+
+BUG = 70
+"""Exit code of an error that easycompress should have foreseen (EX_SOFTWARE); 1 would say that a goal was missed."""
+
+DEBUG = "EASYCOMPRESS_DEBUG"
+"""Environment variable that shows the traceback of such an error."""
 
 Text = Optional[str]  # noqa: UP045 - typer reads annotations on Python 3.10
 Flag = Optional[bool]  # noqa: UP045
@@ -248,6 +255,10 @@ def _told(error: BaseException, arguments: list[str]) -> tuple[str, int]:
         return _usage(error), 2
     if isinstance(error, MemoryError):
         return f"out of memory ({one_line(error)}); use less data or a smaller --batch", 2
+    if isinstance(error, Exception) and not isinstance(error, (OSError, Stopped, typer.Abort)):
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}:{frame.lineno}"
+        return f"internal error: {type(error).__name__} at {where}: {one_line(error)}; {DEBUG}=1 shows all of it", BUG
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}; check the path, its permissions and the space on the disk", 2
@@ -259,7 +270,9 @@ def _run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; every refusal is one line."""
     try:
         return int(app(arguments or ["--help"], prog_name="easycompress", standalone_mode=False) or 0)
-    except (EasyCompressError, UsageError, OSError, MemoryError, Stopped, KeyboardInterrupt, typer.Abort) as error:
+    except (Exception, KeyboardInterrupt) as error:  # a traceback's exit code is 1, which means "not met"
+        if os.environ.get(DEBUG) and not isinstance(error, (EasyCompressError, UsageError)):
+            raise
         return _fail(*_told(error, arguments))
 
 

@@ -80,7 +80,8 @@ def _judge(
     if goal.target.kind == "absolute":
         target_met = values[1] <= goal.target.value
     drop_met = within(drop.estimate, allowed)
-    verdict = decide(target_met=target_met, drop_met=drop_met, certify=request.certify, certified=drop.certified)
+    certified = drop.certified or (executed.best is None and target_met)  # nothing changed, nothing to certify
+    verdict = decide(target_met=target_met, drop_met=drop_met, certify=request.certify, certified=certified)
     summary = sentence(
         objective=goal.objective,
         target=goal.target,
@@ -120,6 +121,7 @@ def _facts(prepared: Prepared) -> dict[str, Any]:
     task = prepared.task
     return prepared.profile.model_dump(mode="json") | {
         "input_name": Runtime(prepared.baseline, 1).input_name,
+        "checkpoint_bytes": task.checkpoint_bytes,
         "input_dtype": str(task.example.dtype).removeprefix("torch."),
         "metric": {
             "name": task.metric.name,

@@ -235,7 +235,7 @@ def test_what_arithmetic_rules_out_is_said_first_and_the_best_is_delivered(run: 
     assert done.result.exit_code == 1
     report = done.report
     assert (report["verdict"], report["target_met"], report["drop_met"]) == ("target-missed", False, True)
-    assert "even with every prunable layer at its narrowest the file reaches only" in report["summary"]
+    assert "even with every layer as narrow as this plan makes it the file reaches only" in report["summary"]
     announced = next(i for i, text in enumerate(done.heard.all) if "1000x is out of reach" in text)
     assert not any("attempt" in text or "epoch" in text for text in done.heard.all[:announced])
     assert report["ratio"] > 8
@@ -286,13 +286,17 @@ def test_certified(run: Callable[..., Run]) -> None:
 
 
 def test_what_the_data_can_t_decide_says_how_many_samples_would(run: Callable[..., Run]) -> None:
-    done = run(target="1MB", certify=True, max_drop="0.1%")
+    done = run(target="3x", certify=True, max_drop="0.1%")
     assert done.result.exit_code == 4
     drop = done.report["drop"]
     assert done.report["verdict"] == "undecided"
     assert not drop["certified"]
     assert drop["needed"] > 2000
     assert f"about {drop['needed']:,} samples would decide".replace(",", " ") in done.report["summary"]
+
+
+def test_where_nothing_was_to_be_done_there_is_nothing_to_certify(run: Callable[..., Run]) -> None:
+    assert run(target="1MB", certify=True, max_drop="0.1%").result.exit_code == 0
 
 
 def test_compute(run: Callable[..., Run]) -> None:
@@ -340,8 +344,8 @@ def test_a_run_is_repeatable(eightfold: Run, run: Callable[..., Run]) -> None:
 
 
 def test_time_is_kept_to(run: Callable[..., Run]) -> None:
-    done = run(target="1000x", budget="20s", max_drop="0.2%")
-    assert done.report["environment"]["seconds"] < 20 * 1.1 + 60
+    done = run(target="1000x", budget="40s", max_drop="0.2%")
+    assert done.report["environment"]["seconds"] < 40 * 1.1 + 60
     assert done.epochs > 0
 
 

@@ -16,7 +16,6 @@ import pytest
 from tiny import tiny
 
 from easycompress.cli import _run
-from easycompress.executor import search
 from easycompress.executor.journal import state_of
 from easycompress.measure import latency
 from easycompress.training.checkpoint import load_tensors
@@ -34,12 +33,13 @@ PAUSE = 0.25
 DRIVER = """
 import sys, time
 from easycompress import deliver
-from easycompress.executor import search
+from easycompress.executor import run as running
 from easycompress.measure import latency
 from easycompress.training import fit
 
 pause = float(sys.argv[1])
-search.MOST_ATTEMPTS, latency.PATIENCE, latency.ROUNDS = 3, 0.0, 1
+running.MOST_ATTEMPTS = running.LEAST_ATTEMPTS = 3
+latency.PATIENCE, latency.ROUNDS = 0.0, 1
 save, measure = fit._Run.save, deliver.measure_pair
 
 def saved(run, path):
@@ -132,7 +132,8 @@ class Story:
 def _as_the_driver() -> Iterator[None]:
     """Measure as briefly, and try as few candidates, as the driver's process does."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "MOST_ATTEMPTS", 3)
+        patch.setattr(running, "MOST_ATTEMPTS", 3)
+        patch.setattr(running, "LEAST_ATTEMPTS", 3)
         patch.setattr(latency, "PATIENCE", 0.0)
         patch.setattr(latency, "ROUNDS", 1)
         yield

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from easycompress.core.profile import ModelProfile
 
 RATE = 0.05
-"""Peak rate of momentum SGD; see benchmarks/distillation.py for what else was tried."""
+"""Peak rate of momentum SGD."""
 
 
 class Distiller:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from easycompress.core.goal import Frozen
 from easycompress.core.outcome import StepRecord
 from easycompress.distillation.settings import Distillation
-from easycompress.executor.search import MOST_ATTEMPTS, RESOLUTION, Outcome, least_needed, least_strength, search
+from easycompress.executor.search import MOST_ATTEMPTS, RESOLUTION, Outcome, least_strength, search
 from easycompress.executor.trainer import BATCH
 from easycompress.executor.workshop import Attempt  # noqa: TC001 - pydantic reads the field types at run time
 from easycompress.pruning.settings import StructuredPruning
@@ -19,6 +19,9 @@ from easycompress.quantization.settings import StaticInt8
 if TYPE_CHECKING:
     from easycompress.core.plan import Action, Plan
     from easycompress.executor.workshop import Probe, Workshop
+
+SIZE_MARGIN = 1.002
+"""Bytes aim a little above the target: how many constants two calibrations share can differ by a few dozen bytes."""
 
 LATENCY_MARGIN = 1.05
 """Latency aims this much above the target: two measurements of one file differ by a few percent."""
@@ -93,7 +96,7 @@ def _searched(action: Action) -> bool:
 def execute(plan: Plan, shop: Workshop, needed: float) -> Executed:
     """Carry out `plan` so that the ratio reaches `needed` (infinite: the most within the floor)."""
     dial = _Dial(plan.steps)
-    aim = least_needed(needed, measured=shop.goal.objective == "latency", margin=LATENCY_MARGIN)
+    aim = needed * {"latency": LATENCY_MARGIN, "size": SIZE_MARGIN}.get(shop.goal.objective, 1.0)
     if dial.fixed:
         return _fixed(dial, shop, needed)
     progress = shop.trainer.progress
@@ -104,8 +107,8 @@ def execute(plan: Plan, shop: Workshop, needed: float) -> Executed:
     why = ""
     if least is None and needed != float("inf"):
         most = _ratio(shop, dial, 1.0)
-        room = "" if most < needed else f", and {aim:.2f}x is what leaves room for the noise of timing"
-        why = f"even with every prunable layer at its narrowest the file reaches only {most:.2f}x{room}"
+        room = "" if most < needed else f", and it takes {aim:.2f}x to be safe from the noise of timing"
+        why = f"even with every layer as narrow as this plan makes it the file reaches only {most:.2f}x{room}"
         progress.say(f"{shop.goal.target.text} is out of reach: {why}; looking for the most within the floor")
     elif least is not None:
         progress.say(_found(least, _ratio(shop, dial, least)))
@@ -114,7 +117,8 @@ def execute(plan: Plan, shop: Workshop, needed: float) -> Executed:
     plain = dial.without_int8()
     if outcome.best is None and plain != dial and _may_go_on(shop, len(outcome.tried)):
         progress.say("nothing with int8 keeps the floor; looking for the most that floating point does")
-        rest = _search(plain, shop, None, len(outcome.tried))
+        plain, least = _least(plain, shop, aim)
+        rest = _search(plain, shop, least, len(outcome.tried))
         outcome = Outcome(rest.best, [*outcome.tried, *rest.tried])
     steps.extend(_steps(outcome))
     return Executed(best=outcome.best, steps=tuple(steps), why=why or _why(outcome, shop))
@@ -125,15 +129,14 @@ def _least(dial: _Dial, shop: Workshop, aim: float) -> tuple[_Dial, float | None
     halvings = itertools.count(1)
     least: float | None = None
     for tried in dict.fromkeys((dial, dial.everywhere())):
-        dial = tried
         least = least_strength(
-            lambda s, d=dial: _ratio(shop, d, s),  # type: ignore[misc]  # mypy can't type a default in a lambda
+            lambda s, d=tried: _ratio(shop, d, s),  # type: ignore[misc]  # mypy can't type a default in a lambda
             aim,
             lambda: _may_probe(shop, next(halvings)),
         )
         if least is not None:
-            break
-    return dial, least
+            return tried, least
+    return max(dict.fromkeys((dial, dial.everywhere())), key=lambda d: _ratio(shop, d, 1.0)), None
 
 
 def _without_useless_int8(dial: _Dial, shop: Workshop, steps: list[StepRecord]) -> _Dial:
@@ -189,8 +192,8 @@ def _most_attempts(dial: _Dial, shop: Workshop, number: int) -> int:
 
 def _near(dial: _Dial, shop: Workshop, attempt: Attempt) -> bool:
     """Tell whether training to the end could bring a rejected attempt within the floor."""
-    trained = dial.trains and shop.trainer.clock.budget.kind != "none"
-    return trained and attempt.drop.estimate <= NEAR * max(shop.trainer.allowed, 0.0)
+    stopped_early = attempt.epochs < attempt.planned_epochs
+    return dial.trains and stopped_early and attempt.drop.estimate <= NEAR * max(shop.trainer.allowed, 0.0)
 
 
 def _to_the_end(action: Action) -> Action:

@@ -6,7 +6,6 @@ candidate), both over a strength in [0, 1] whose ratio grows with it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -60,7 +59,7 @@ class Attempter(Protocol[MadeT_co]):
 
 @dataclass
 class Outcome(Generic[AttemptT]):
-    """`best` is the accepted attempt with the largest ratio, None when none was; `tried` all, in order, by strength."""
+    """`best` is the accepted attempt with the largest ratio above 1, or None; `tried` all, in order, by strength."""
 
     best: AttemptT | None = None
     tried: list[tuple[float, AttemptT]] = field(default_factory=list)
@@ -68,7 +67,8 @@ class Outcome(Generic[AttemptT]):
     def add(self, strength: float, attempt: AttemptT) -> bool:
         """Take in an attempt; return whether it was accepted."""
         self.tried.append((strength, attempt))
-        if attempt.accepted and (self.best is None or attempt.ratio > self.best.ratio):
+        better = attempt.ratio > (1.0 if self.best is None else self.best.ratio)
+        if attempt.accepted and better:
             self.best = attempt
         return attempt.accepted
 
@@ -142,8 +142,3 @@ def search(
 def _share(outcome: Outcome[AttemptT], most: int) -> float:
     """Return an equal share of what is left for each attempt that may still come."""
     return 1 / max(1, most - len(outcome.tried))
-
-
-def least_needed(ratio: float, *, measured: bool, margin: float) -> float:
-    """Return the ratio to aim at: a measured one (time) must leave room for the noise of the last measurement."""
-    return ratio * margin if measured and math.isfinite(ratio) else ratio

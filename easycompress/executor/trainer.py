@@ -167,7 +167,7 @@ class Trainer:
             evaluate=self.evaluate,
             enough=self.enough,
             out_of_time=lambda seconds: self._tick(allowance, seconds),
-            recover=lambda model, index: self._recover(tag, index, model, each, distillation, main) if each else 0,
+            recover=(lambda model, index: self._recover(tag, index, model, each, distillation, main)) if each else None,
             checkpoint=self.journal.path(f"{tag}.last{CHECKPOINT}"),
         )
         return main

@@ -73,6 +73,7 @@ class Attempt(Frozen):
     finishing: float
     records: tuple[dict[str, Any], ...]
     stages: tuple[StepRecord, ...]
+    planned_epochs: int = 0
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,8 @@ class Workshop:
             seconds=end - begin,
             finishing=end - end_of_training,
             records=tuple(judged.built.records),
-            stages=self._stages(tag, judged.built, after, judged.verdict.reason),
+            stages=self._stages(tag, judged.built, after, judged.verdict.reason, end - begin),
+            planned_epochs=allowance.epochs,
         )
 
     def _judged(self, trained: Built, actions: Sequence[Action], context: Context, path: Path) -> _Judged:
@@ -201,11 +203,19 @@ class Workshop:
             judged = _Judged(built, drop, verdict, task.metric.quality(scores), path.read_bytes())
             if best is None or verdict.accepted or drop.estimate < best.drop.estimate:
                 best = judged
-            if verdict.accepted:
-                return best
+            if verdict.accepted or self._lost_before(trained):
+                break
         assert best is not None  # noqa: S101 - there is always at least one way to end
         write_bytes(path, best.data)
         return best
+
+    def _lost_before(self, trained: Built) -> bool:
+        """Tell whether the float model misses the floor already, so that no calibration can help."""
+        if not trained.stages or math.isnan(trained.stages[-1].quality):
+            return False
+        metric = self.trainer.task.metric
+        sign = 1 if metric.higher_is_better else -1
+        return sign * metric.quality(self.trainer.baseline) - trained.stages[-1].quality > self.trainer.allowed
 
     def _measure_float(self, model: nn.Module) -> tuple[float, float]:
         """Measure a float model half way through an attempt, as a file like every other."""
@@ -213,11 +223,13 @@ class Workshop:
         Built(model).write(self.trainer.task, path)
         return self.measure(path)
 
-    def _stages(self, tag: str, built: Built, result: dict[str, float | None], reason: str) -> tuple[StepRecord, ...]:
+    def _stages(
+        self, tag: str, built: Built, result: dict[str, float | None], reason: str, seconds: float
+    ) -> tuple[StepRecord, ...]:
         """Describe an attempt action by action: quality in PyTorch until the last one, whose numbers are the file's."""
         quality = self.trainer.task.metric.quality(self.trainer.baseline)
         before: dict[str, float | None] = {"objective": self.baseline_value, "quality": quality, "ratio": 1.0}
-        rows = []
+        rows: list[StepRecord] = []
         for stage in built.stages:
             last = stage is built.stages[-1]
             after = dict(before)
@@ -233,7 +245,7 @@ class Workshop:
                     before=before,
                     after=result if last else after,
                     verdict="kept",
-                    seconds=stage.seconds,
+                    seconds=seconds - sum(row.seconds for row in rows) if last else stage.seconds,
                     epochs=stage.epochs,
                     reason=f"{tag}: {reason}" if last else f"{tag}: judged after its last action",
                 )

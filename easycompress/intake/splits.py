@@ -48,7 +48,7 @@ def make_splits(raw: Raw, *, seed: int, calibration: int = 1024, labelled: bool 
     else:
         train = raw.train
     source = select if raw.train is None else train
-    chosen = torch.randperm(len(source), generator=generator)[:calibration].sort().values
+    chosen = torch.randperm(len(source), generator=generator)[:calibration]
     return Splits(train, source.take(chosen), select, report, note)
 
 

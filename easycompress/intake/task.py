@@ -53,13 +53,16 @@ def make_task(
     if not labelled:
         splits = _answered(model, splits)
     check_judges(metric, loss, loss_name, outputs, splits)
+    augment = make_augment(request.augment, base)
+    if augment is not None:
+        check_forward(model, augment(example.clone()))
     return Task(
         model=model,
         data=splits,
         example=example.contiguous(),
         metric=metric,
         loss=loss,
-        augment=make_augment(request.augment, base),
+        augment=augment,
         checkpoint_bytes=checkpoint_bytes,
         notes=notes,
     )

@@ -21,13 +21,13 @@ WARM_UP = 5
 BLOCK = 20
 """Counted runs a block."""
 
-ROUNDS = 3
+ROUNDS = 6
 """Times that fresh sessions are made: where the system puts a session's threads stays, and can halve its speed."""
 
 BLOCKS = 5
 """Alternating blocks a file in each round; a first one is thrown away."""
 
-PATIENCE = 1.0
+PATIENCE = 0.5
 """Seconds a file in each round that further blocks may take: small models are noisy, and cheap to time longer."""
 
 KEPT = 0.9
@@ -42,9 +42,12 @@ LEAST_RUNS = 100
 def time_files(paths: list[Path], example: torch.Tensor, batch: int, threads: int) -> list[Latency]:
     """Return the latency of each file for one batch of `batch` samples made from `example` (n, ...)."""
     inputs = np.ascontiguousarray(np.resize(example.numpy(), (batch, *example.shape[1:])))
-    samples: list[list[float]] = [[] for _ in paths]
+    rounds: list[list[list[float]]] = [[] for _ in paths]
     start = time.perf_counter()
     for _ in range(ROUNDS):
+        samples: list[list[float]] = [[] for _ in paths]
+        for kept, times in zip(rounds, samples, strict=True):
+            kept.append(times)
         runtimes = [Runtime(path, threads) for path in paths]
         round_start = time.perf_counter()
         block = 0
@@ -55,9 +58,9 @@ def time_files(paths: list[Path], example: torch.Tensor, batch: int, threads: in
                     times.extend(counted)
             block += 1
             late = time.perf_counter() - start > LONGEST_SECONDS * len(paths)
-            if late and len(samples[0]) >= LEAST_RUNS:
-                return [_summary(times, batch, threads) for times in samples]
-    return [_summary(times, batch, threads) for times in samples]
+            if late and sum(map(len, rounds[0])) >= LEAST_RUNS:
+                return [_summary(kept, batch, threads) for kept in rounds]
+    return [_summary(kept, batch, threads) for kept in rounds]
 
 
 def _block(runtime: Runtime, inputs: np.ndarray[Any, Any]) -> list[float]:
@@ -71,7 +74,14 @@ def _block(runtime: Runtime, inputs: np.ndarray[Any, Any]) -> list[float]:
     return times
 
 
-def _summary(times: list[float], batch: int, threads: int) -> Latency:
-    kept = np.sort(times)[: max(1, int(KEPT * len(times)))]
-    low, median, high = np.percentile(kept, [25, 50, 75])
-    return Latency(batch=batch, median=float(median), iqr=float(high - low), threads=threads, runs=len(times))
+def _summary(rounds: list[list[float]], batch: int, threads: int) -> Latency:
+    """Summarise a file's runs: the median of its rounds' medians, which no single badly placed session can move."""
+    medians = [float(np.median(_without_slowest(times))) for times in rounds if times]
+    pooled = _without_slowest([time for times in rounds for time in times])
+    low, high = np.percentile(pooled, [25, 75])
+    runs = sum(map(len, rounds))
+    return Latency(batch=batch, median=float(np.median(medians)), iqr=float(high - low), threads=threads, runs=runs)
+
+
+def _without_slowest(times: list[float]) -> np.ndarray[Any, Any]:
+    return np.sort(times)[: max(1, int(KEPT * len(times)))]

@@ -9,7 +9,7 @@ import torch
 from easycompress.core.errors import CannotCompress
 from easycompress.pruning.graph import PruningGraph
 from easycompress.pruning.settings import StructuredPruning
-from easycompress.pruning.widths import kept_widths, least_important
+from easycompress.pruning.widths import kept_widths, least_important, rounded
 from easycompress.technique import Applied, Context, Need
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ class StructuredPruner:
             if step > 1:
                 graph = PruningGraph(model, example)  # training replaced nothing, but scores must be fresh
             for group in graph.groups(action.strategy, action.importance):
-                wanted = full[group.root] - (full[group.root] - goal[group.root]) * step // steps
+                gone = (full[group.root] - goal[group.root]) * step // steps
+                wanted = rounded(full[group.root], full[group.root] - gone, action.round_to)
                 channels = least_important(group.scores, group.width - wanted)
                 if channels:
                     graph.remove(group.root, channels)

@@ -49,7 +49,7 @@ def kept_widths(groups: list[ChannelGroup], strength: float, round_to: int) -> d
             else:
                 heapq.heappush(waiting, (earliest, index))
     return {
-        group.root: _rounded(group.width, group.width - lost, round_to)
+        group.root: rounded(group.width, group.width - lost, round_to)
         for group, lost in zip(groups, removed, strict=True)
     }
 
@@ -59,7 +59,8 @@ def _earliest(place: int, width: int, total: int) -> int:
     return math.ceil((place / width - SLACK) * total / SPREAD - 1e-9)
 
 
-def _rounded(width: int, kept: int, round_to: int) -> int:
+def rounded(width: int, kept: int, round_to: int) -> int:
+    """Return `kept` rounded up to a multiple of `round_to`, at most `width`."""
     return min(width, max(1, math.ceil(kept / round_to)) * round_to)
 
 

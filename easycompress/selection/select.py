@@ -133,6 +133,8 @@ def _notes(heuristics: Heuristics, steps: list[Action]) -> list[str]:
     linear = sum(layer.family == "linear" for layer in heuristics.profile.layers)
     alone = any(getattr(step, "strategy", "") == "linear" for step in steps) and linear == _HIDDEN_AND_OUTPUT
     notes = [explain_split(heuristics, prunes=prunes, quantizes=quantizes, alone=alone)]
+    if heuristics.backend == "gpu" and heuristics.objective in MEASURED_ONLY:
+        notes.append(f"{heuristics.objective} is measured on this machine's processor, not on a GPU")
     if prunes and not distils:
         notes.append("nothing is trained, so pruning must keep the floor without any recovery")
     if distils and heuristics.natural_images and not heuristics.augmented:

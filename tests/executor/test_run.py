@@ -113,6 +113,7 @@ class FakeShop:
         return Attempt(
             tag=f"attempt {number}", actions=(), value=BASELINE / ratio, ratio=ratio, quality=99.0, drop=drop,
             accepted=accepted, reason="", epochs=0, seconds=0.0, finishing=0.0, records=(), stages=(step,),
+            planned_epochs=int(self.budget != "none"),
         )  # fmt: skip
 
     def run(self, plan: Plan = FULL, needed: float | None = None) -> Executed:
@@ -149,10 +150,10 @@ def test_out_of_reach_is_announced_before_anything_is_trained() -> None:
     done = shop.run()
     assert begun[0][1] == 0
     assert begun[0][0] == (
-        "1000x is out of reach: even with every prunable layer at its narrowest the file reaches only 80.00x; "
+        "1000x is out of reach: even with every layer as narrow as this plan makes it the file reaches only 80.00x; "
         "looking for the most within the floor"
     )
-    assert done.why == "even with every prunable layer at its narrowest the file reaches only 80.00x"
+    assert done.why == "even with every layer as narrow as this plan makes it the file reaches only 80.00x"
     assert done.best is not None
     assert max(s for s in shop.strengths() if s <= 0.5) >= 0.5 - 1 / 32
     assert done.best.ratio == 4 * 20 ** max(s for s in shop.strengths() if s <= 0.5)

@@ -41,20 +41,25 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_slowest_tenth_is_dropped() -> None:
     times = [*[1.0] * 40, *[2.0] * 50, *[1000.0] * 10]
-    summary = latency._summary(times, batch=3, threads=2)
+    summary = latency._summary([times], batch=3, threads=2)
     assert (summary.median, summary.iqr, summary.runs) == (2.0, 1.0, 100)
     assert (summary.batch, summary.threads) == (3, 2)
-    assert latency._summary(times[::-1], 3, 2) == summary
+    assert latency._summary([times[::-1]], 3, 2) == summary
 
 
 def test_the_median_is_of_what_is_left() -> None:
-    summary = latency._summary([float(n) for n in range(1, 101)], 1, 1)
+    summary = latency._summary([[float(n) for n in range(1, 101)]], 1, 1)
     assert summary.median == 45.5  # of 1 to 90
     assert summary.iqr == pytest.approx(44.5)
 
 
+def test_one_badly_placed_round_does_not_move_the_median() -> None:
+    good, bad = [1.0] * 10, [2.0] * 1000
+    assert latency._summary([good, good, bad], 1, 1).median == 1.0
+
+
 def test_one_run_is_enough_to_summarise() -> None:
-    assert latency._summary([4.0], 1, 1).median == 4.0
+    assert latency._summary([[4.0]], 1, 1).median == 4.0
 
 
 def test_both_files_are_timed_often_enough(files: list[Path]) -> None:

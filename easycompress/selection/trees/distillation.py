@@ -100,7 +100,7 @@ D7 = Rule(
     "Is the student robust?",
     _robust,
     f"pruning brings less than {ROBUST_RATIO:g}x (ROBUST_RATIO)",
-    f"{_THESIS}; it gives no number for robust, this one is ours",
+    f"{_THESIS}: hard targets for accuracy on robust students; the number is ours. One that lost more learns from both",
 )
 
 _TAUGHT = Ask(

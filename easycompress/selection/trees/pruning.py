@@ -33,7 +33,7 @@ P1 = Rule(
     "Is the model a transformer?",
     _transformer,
     "none: it contains attention",
-    "EasyCompress thesis, section 4.2.2 and figure 7",
+    "EasyCompress thesis, section 4.2.2 and figure 7; its third factor, the objective, decides the strategy here",
 )
 P2 = Rule(
     "P2",

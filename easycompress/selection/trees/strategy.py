@@ -104,7 +104,7 @@ S5 = Rule(
     "Would too much of that family have to go?",
     _overburdened,
     f"more than {TOO_MUCH:.0%} of its multiply-accumulates (TOO_MUCH)",
-    "EasyCompress thesis, section 4.2.2: recovery drops beyond 80 %",
+    "EasyCompress thesis, section 4.2.2: recovery drops beyond 80 % of the parameters; of the operations here",
 )
 
 STRATEGY = Ask(
