@@ -16,6 +16,7 @@ import pytest
 from tiny import tiny
 
 from easycompress.cli import _run
+from easycompress.executor import run as running
 from easycompress.executor.journal import state_of
 from easycompress.measure import latency
 from easycompress.training.checkpoint import load_tensors
