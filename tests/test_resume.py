@@ -58,6 +58,11 @@ sys.exit(_run(sys.argv[2:]))
 """The command line with short measurements, and with pauses that make sure of the moment in which it is stopped."""
 
 
+def _heed_ctrl_c() -> None:
+    """Undo what a shell does to jobs in the background: they, and all that they start, ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass(frozen=True)
 class Task:
     """Where everything lies, and the flags of the run."""
@@ -78,6 +83,7 @@ class Task:
         process = subprocess.Popen(
             [sys.executable, "-c", DRIVER, str(PAUSE), *self.flags(out, *more)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+            preexec_fn=_heed_ctrl_c,  # noqa: PLW1509 - no thread of the parent holds a lock that this would need
         )  # fmt: skip
         until = time.monotonic() + PATIENCE
         while not moment(out):
