@@ -193,10 +193,10 @@ def inspect(file: Annotated[str, typer.Argument(metavar="FILE", help="a model.on
 @app.command()
 def demo(directory: Annotated[Text, typer.Argument(metavar="[DIR]", help="default: ./demo")] = None) -> int:
     """Train a small CNN on data shipped with scikit-learn and compress it ten times; rerunnable."""
-    from easycompress.demo import COMMAND, demo_path, make_demo
+    from easycompress.demo import COMMAND, make_demo
     from easycompress.report.terminal import Terminal
 
-    folder = demo_path(directory)
+    folder = Path(directory or "demo")
     with Terminal() as terminal:
         make_demo(folder, terminal)
         terminal.say(f"in {folder}: $ {COMMAND}")

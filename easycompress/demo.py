@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +18,8 @@ from easycompress.training.speed import Speed
 from easycompress.training.terms import Labels
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
     from easycompress.core.progress import Progress
@@ -100,8 +101,3 @@ def _train(model: nn.Module, progress: Progress) -> float:
     speed = Speed(threads=1, channels_last=False, bfloat16=False, step_seconds=0.0)
     schedule = Schedule(epochs=EPOCHS, lr=0.05, batch=64, seed=SEED)
     return fit(model, data.train, Labels(LOSSES["cross-entropy"]), schedule, speed, hooks, None).best
-
-
-def demo_path(directory: str | None) -> Path:
-    """Return the folder of the demo, `demo` in the working folder unless said."""
-    return Path(directory or "demo")
