@@ -127,7 +127,7 @@ def _carry_out(prepared: Prepared, request: Request, plan: Plan, journal: Journa
     chosen = _journalled(journal, plan)
     shop = make_workshop(prepared, request, journal, progress)
     executed = Executed(best=None, steps=(), why="")
-    if prepared.needed > 1 and chosen.steps:
+    if prepared.needed > 1 and (chosen.steps or chosen.quick):
         executed = execute(chosen, shop, prepared.needed)
     progress.now("measuring the result on the report split")
     return deliver(prepared, request, chosen, executed, journal, journal.out)
@@ -255,10 +255,10 @@ def _journalled(journal: Journal, plan: Plan) -> Plan:
     data = journal.once(
         "plan",
         lambda: {"steps": [s.model_dump() for s in plan.steps], "decisions": [d.model_dump() for d in plan.decisions],
-                 "notes": list(plan.notes)},
+                 "notes": list(plan.notes), "quick": [s.model_dump() for s in plan.quick]},
     )  # fmt: skip
-    steps = tuple(parse_action(step) for step in data["steps"])
-    return Plan(steps=steps, decisions=data["decisions"], notes=tuple(data["notes"]))
+    chains = {part: tuple(parse_action(step) for step in data[part]) for part in ("steps", "quick")}
+    return Plan(decisions=data["decisions"], notes=tuple(data["notes"]), **chains)
 
 
 def _baseline_line(prepared: Prepared) -> str:

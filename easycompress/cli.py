@@ -7,14 +7,21 @@ import io
 import json
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from easycompress import cli_flags as flag  # noqa: TC001 - typer reads annotations at run time
+from easycompress.cli_files import inspect, unpack
 from easycompress.core.errors import BadInput, EasyCompressError, one_line
+
+if TYPE_CHECKING:
+    from easycompress.prepare import Prepared
+    from easycompress.report.brief import Brief
 
 
 class Stopped(Exception):
@@ -55,65 +62,17 @@ BUG = 70
 DEBUG = "EASYCOMPRESS_DEBUG"
 """Environment variable that shows the traceback of such an error."""
 
-Text = Optional[str]  # noqa: UP045 - typer reads annotations on Python 3.10
-Flag = Optional[bool]  # noqa: UP045
-Number = Optional[int]  # noqa: UP045
-
-
-def _option(*names: str, help: str) -> Any:  # noqa: A002, ANN401 - typer's own word and type
-    return typer.Option(*names, help=help, show_default=False)
-
-
-Model = Annotated[
-    str,
-    typer.Argument(metavar="MODEL", help="a state dict (.safetensors, .pt) with --factory, or a pickled module"),
-]
-Factory = Annotated[
-    Text, _option("--factory", help="file.py:function, package.module:function or torchvision:resnet18")
-]
-Data = Annotated[
-    Text, _option("--data", help="digits, file.npz, a folder of class folders or parquet, file.py:function")
-]
-Mean = Annotated[Text, _option("--mean", help="per-channel mean of images scaled to 0..1, e.g. 0.49,0.48,0.45")]
-Std = Annotated[Text, _option("--std", help="per-channel standard deviation")]
-Augment = Annotated[Text, _option("--augment", help="none (default), flip, flip-crop or file.py:function")]
-MetricFlag = Annotated[Text, _option("--metric", help="accuracy (default), agreement, top5, mse or file.py:function")]
-Loss = Annotated[Text, _option("--loss", help="cross-entropy, mse or file.py:function")]
-Objective = Annotated[Text, _option("--objective", help="size (default), latency, compute or energy")]
-TargetFlag = Annotated[Text, _option("--target", help="10x, 90%, 120KB, 3ms, 40MMACs or max")]
-MaxDrop = Annotated[Text, _option("--max-drop", help="1% (percentage points), 1%rel (of the baseline) or 0.5")]
-MinQuality = Annotated[Text, _option("--min-quality", help="the floor as a level, e.g. 98%")]
-Format = Annotated[Text, _option("--format", help="onnx (default)")]
-BudgetFlag = Annotated[Text, _option("--budget", help="20min (default), 90s, 2h, 30ep, or none for no training")]
-Backend = Annotated[Text, _option("--backend", help="cpu (default) or gpu: where the result will run")]
-Batch = Annotated[Number, _option("--batch", help="the batch size that latency is judged at (default 1)")]
-Threads = Annotated[Number, _option("--threads", help="threads that latency is judged at (default: physical cores)")]
-Certify = Annotated[
-    Flag, typer.Option("--certify/--no-certify", help="hold the floor at 95 % confidence", show_default=False)
-]
-Seed = Annotated[Number, _option("--seed", help="fixes all randomness (default 0)")]
-TrustPickle = Annotated[
-    Flag, typer.Option("--trust-pickle", help="unpickle MODEL, which can run any code", show_default=False)
-]
-Force = Annotated[
-    Flag, typer.Option("--force", help="go on where easycompress refuses and says so", show_default=False)
-]
-Recipe = Annotated[Text, _option("--recipe", help="replay the recipe.yaml of a finished run")]
-Out = Annotated[Text, _option("-o", "--out", help="output folder (default: MODEL's name + -easycompress)")]
-Resume = Annotated[bool, typer.Option("--resume", help="go on with an interrupted run")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="print the verdict only")]
-Json = Annotated[bool, typer.Option("--json", help="print the report as JSON and nothing else")]
-
 
 @app.command()
 def compress(
-    model: Model, factory: Factory = None, data: Data = None, mean: Mean = None, std: Std = None,
-    augment: Augment = None, metric: MetricFlag = None, loss: Loss = None, objective: Objective = None,
-    target: TargetFlag = None, max_drop: MaxDrop = None, min_quality: MinQuality = None,
-    format_: Format = None, budget: BudgetFlag = None, backend: Backend = None, batch: Batch = None,
-    threads: Threads = None, certify: Certify = None, seed: Seed = None, trust_pickle: TrustPickle = None,
-    force: Force = None, recipe: Recipe = None, out: Out = None, resume: Resume = False, quiet: Quiet = False,
-    json_: Json = False,
+    model: flag.Model, factory: flag.Factory = None, data: flag.Data = None, mean: flag.Mean = None,
+    std: flag.Std = None, augment: flag.Augment = None, metric: flag.MetricFlag = None, loss: flag.Loss = None,
+    objective: flag.Objective = None, target: flag.TargetFlag = None, max_drop: flag.MaxDrop = None,
+    min_quality: flag.MinQuality = None, format_: flag.Format = None, budget: flag.BudgetFlag = None,
+    backend: flag.Backend = None, batch: flag.Batch = None, threads: flag.Threads = None,
+    certify: flag.Certify = None, seed: flag.Seed = None, trust_pickle: flag.TrustPickle = None,
+    force: flag.Force = None, recipe: flag.Recipe = None, out: flag.Out = None, resume: flag.Resume = False,
+    quiet: flag.Quiet = False, json_: flag.Json = False,
 ) -> int:  # fmt: skip
     """Compress MODEL to a target within a floor; exit 0 met, 1 not met, 2 bad input, 3 can't, 4 undecided."""
     flags = _flags(locals())
@@ -133,37 +92,40 @@ def compress(
 
 @app.command()
 def plan(
-    model: Model, factory: Factory = None, data: Data = None, mean: Mean = None, std: Std = None,
-    augment: Augment = None, metric: MetricFlag = None, loss: Loss = None, objective: Objective = None,
-    target: TargetFlag = None, max_drop: MaxDrop = None, min_quality: MinQuality = None,
-    format_: Format = None, budget: BudgetFlag = None, backend: Backend = None, batch: Batch = None,
-    threads: Threads = None, certify: Certify = None, seed: Seed = None, trust_pickle: TrustPickle = None,
-    force: Force = None, recipe: Recipe = None, quiet: Quiet = False, json_: Json = False,
+    model: flag.Model, factory: flag.Factory = None, data: flag.Data = None, mean: flag.Mean = None,
+    std: flag.Std = None, augment: flag.Augment = None, metric: flag.MetricFlag = None, loss: flag.Loss = None,
+    objective: flag.Objective = None, target: flag.TargetFlag = None, max_drop: flag.MaxDrop = None,
+    min_quality: flag.MinQuality = None, format_: flag.Format = None, budget: flag.BudgetFlag = None,
+    backend: flag.Backend = None, batch: flag.Batch = None, threads: flag.Threads = None,
+    certify: flag.Certify = None, seed: flag.Seed = None, trust_pickle: flag.TrustPickle = None,
+    force: flag.Force = None, recipe: flag.Recipe = None, quiet: flag.Quiet = False, json_: flag.Json = False,
 ) -> int:  # fmt: skip
     """Show the heuristics, every rule asked, and the plan; train nothing, write nothing."""
-    flags = _flags(locals())
+    flags, began = _flags(locals()), time.monotonic()
     from easycompress.api import plan as make
     from easycompress.report.terminal import Terminal
 
     with _only_json(json_), Terminal(quiet=quiet or json_) as terminal:
         chosen, prepared = make(model, **flags)
+        brief = _brief(model, flags, prepared, began)
     if json_:
-        content = {
+        content = brief.to_json() | {
             "profile": prepared.profile.model_dump(mode="json"),
+            "quick": [step.model_dump() for step in chosen.quick],
             "steps": [step.model_dump() for step in chosen.steps],
             "decisions": [decision.model_dump() for decision in chosen.decisions],
-            "notes": list(chosen.notes),
+            "notes": [*brief.notes, *chosen.notes],
         }
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
     else:
-        terminal.plan_view(chosen, prepared.profile)
+        terminal.plan_view(chosen, prepared.profile, brief)
     return 0
 
 
 @app.command()
 def explain(
     rule: Annotated[
-        Text, typer.Argument(metavar="[RULE]", help="S1.., P1.., D1.. or Q1..; without it all are listed")
+        flag.Text, typer.Argument(metavar="[RULE]", help="S1.., P1.., D1.. or Q1..; without it all are listed")
     ] = None,
 ) -> int:
     """Explain a decision rule: its question, threshold, source, and where it stands in the code."""
@@ -173,25 +135,12 @@ def explain(
     return 0
 
 
-@app.command()
-def inspect(file: Annotated[str, typer.Argument(metavar="FILE", help="a model.onnx")], json_: Json = False) -> int:
-    """Show what a file stores: per tensor its stored form, bits per weight and bytes."""
-    from easycompress.artifact.inspection import inspect_onnx
-    from easycompress.report.terminal import Terminal
-
-    path = Path(file)
-    rows = inspect_onnx(path)
-    if json_:
-        keys = ("name", "form", "shape", "bits_per_weight", "bytes")
-        content = {"tensors": [{k: getattr(row, k) for k in keys} for row in rows], "file_bytes": path.stat().st_size}
-        sys.stdout.write(json.dumps(content, indent=2) + "\n")
-    else:
-        Terminal().inspect_view(rows, path.stat().st_size)
-    return 0
+app.command()(inspect)
+app.command()(unpack)
 
 
 @app.command()
-def demo(directory: Annotated[Text, typer.Argument(metavar="[DIR]", help="default: ./demo")] = None) -> int:
+def demo(directory: Annotated[flag.Text, typer.Argument(metavar="[DIR]", help="default: ./demo")] = None) -> int:
     """Train a small CNN on data shipped with scikit-learn and compress it ten times; rerunnable."""
     from easycompress.demo import COMMAND, make_demo
     from easycompress.report.terminal import Terminal
@@ -207,6 +156,31 @@ def demo(directory: Annotated[Text, typer.Argument(metavar="[DIR]", help="defaul
 def _only_json(wanted: bool) -> contextlib.AbstractContextManager[Any]:  # noqa: FBT001 - the flag itself
     """Send what a user's own code prints to standard error while JSON alone belongs on standard output."""
     return contextlib.redirect_stdout(sys.stderr) if wanted else contextlib.nullcontext()
+
+
+def _brief(model: str, flags: dict[str, Any], prepared: Prepared, began: float) -> Brief:
+    """Return what a plan rests on, from what was asked and what was measured."""
+    from easycompress.intake.config import make_request
+    from easycompress.prepare import make_heuristics
+    from easycompress.report.brief import Brief
+
+    request, _ = make_request(model, flags)
+    data = prepared.task.data
+    samples = {name: len(getattr(data, name)) for name in ("train", "calibration", "select", "report")}
+    return Brief(
+        request=request,
+        goal=prepared.goal,
+        metric=prepared.task.metric,
+        budget=prepared.budget,
+        quality=prepared.quality,
+        value=prepared.value,
+        allowed=prepared.allowed,
+        needed=prepared.needed,
+        epochs=make_heuristics(prepared, request, time.monotonic() - began).epochs_affordable,
+        threads=prepared.threads,
+        samples=samples,
+        notes=(data.note, *prepared.task.notes),
+    )
 
 
 def _flags(values: dict[str, Any]) -> dict[str, Any]:

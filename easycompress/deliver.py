@@ -9,9 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import yaml
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
+from easycompress.artifact.container import write_ecz
+from easycompress.artifact.write import PACKED
 from easycompress.core.files import sha256, write_bytes, write_json, write_text
 from easycompress.core.outcome import Artifact, Drop, Measurement, Report, decide
 from easycompress.executor.replay import record_json
@@ -50,7 +53,8 @@ def deliver(
     allowed = prepared.goal.floor.allowed_drop(qualities[0], higher_is_better=task.metric.higher_is_better)
     drop = paired_drop(scores[0], scores[1], task.metric, allowed)
     batches = tuple(dict.fromkeys((1, request.batch)))
-    before, after = measure_pair(prepared.baseline, final, qualities, task.example, batches, prepared.threads)
+    counted = out / f"model{PACKED}" if prepared.goal.format == "packed" else final
+    before, after = measure_pair(prepared.baseline, final, counted, qualities, task.example, batches, prepared.threads)
     _write_predictions(out, prepared, outputs, scores)
     _write_recipe(out, request, executed)
     report = _judge(prepared, request, plan, executed, drop, allowed, before, after, journal)
@@ -100,6 +104,7 @@ def _judge(
         profile=_facts(prepared),
         decisions=tuple(decision.model_dump() for decision in plan.decisions),
         plan={
+            "quick": [step.model_dump() for step in plan.quick],
             "steps": [step.model_dump() for step in plan.steps],
             "notes": [prepared.task.data.note, *prepared.task.notes, *plan.notes],
         },
@@ -139,14 +144,15 @@ def _place(prepared: Prepared, executed: Executed, journal: Journal, out: Path) 
         shutil.copyfile(prepared.baseline, out / "model.onnx")
         state = prepared.task.model.state_dict()
         write_bytes(out / "model.safetensors", save({n: t.contiguous().clone() for n, t in state.items()}))
-        write_json(out / "record.json", record_json((), [], example))
+        write_json(out / "record.json", record_json((), {}, example))
+        if prepared.goal.format == "packed":
+            write_ecz(out / f"model{PACKED}", onnx.load(str(prepared.baseline)), {})
         return
-    shutil.copyfile(journal.path(f"{best.tag}.onnx"), out / "model.onnx")
-    tensors = journal.path(f"{best.tag}.safetensors")
-    shutil.copyfile(tensors, out / "model.safetensors")
-    names = load_file(str(tensors))
-    codes = [name.removesuffix(".values") for name in names if name.endswith(".weight.values")]
-    write_json(out / "record.json", record_json(best.records, codes, example))
+    for suffix in (".onnx", PACKED, ".safetensors"):
+        made = journal.path(f"{best.tag}{suffix}")
+        if made.exists():
+            shutil.copyfile(made, out / f"model{suffix}")
+    write_json(out / "record.json", record_json(best.records, best.codes, example))
 
 
 def _write_predictions(out: Path, prepared: Prepared, outputs: list[Any], scores: list[Any]) -> None:
@@ -181,7 +187,15 @@ def _write_recipe(out: Path, request: Request, executed: Executed) -> None:
 
 
 def _artifacts(out: Path) -> tuple[Artifact, ...]:
-    names = ("model.onnx", "model.safetensors", "record.json", "recipe.yaml", "predictions.npz", "report.html")
+    names = (
+        "model.onnx",
+        "model.ecz",
+        "model.safetensors",
+        "record.json",
+        "recipe.yaml",
+        "predictions.npz",
+        "report.html",
+    )
     paths = [out / name for name in names if (out / name).exists()]
     return tuple(Artifact(path=p.name, bytes=p.stat().st_size, sha256=sha256(p)) for p in paths)
 

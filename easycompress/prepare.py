@@ -28,7 +28,8 @@ from easycompress.measure.runtime import Runtime, physical_cores, scores_from
 from easycompress.metrics import default_loss
 from easycompress.pruning.settings import StructuredPruning
 from easycompress.selection.heuristics import Heuristics, gather
-from easycompress.selection.select import select
+from easycompress.selection.probe import losses
+from easycompress.selection.select import chooses_codes, select
 from easycompress.technique import Context
 from easycompress.techniques import parse_action, technique_for
 from easycompress.training.speed import tune
@@ -83,9 +84,9 @@ def make_goal(request: Request, metric: Metric) -> Goal:
         raise BadInput("no target given: add --target 10x (ratio), 90% (reduction), an amount such as 120KB, or max")
     target = parse_target(request.target, objective)
     floor = parse_floor(request.max_drop, request.min_quality, percent_metric=metric.percent, metric=metric.name)
-    if request.format != "onnx":
-        raise BadInput(f"--format {request.format}: this version writes onnx only; leave --format away")
-    return Goal(objective=objective, target=target, floor=floor)
+    if request.format not in ("onnx", "packed"):
+        raise BadInput(f"--format {request.format}: not a format; write onnx, or packed for the smallest file")
+    return Goal(objective=objective, target=target, floor=floor, format=request.format)
 
 
 def prepare(task: Task, request: Request, folder: Path) -> Prepared:
@@ -159,7 +160,7 @@ def _checksum(split: Split) -> int:
 def make_heuristics(prepared: Prepared, request: Request, spent: float) -> Heuristics:
     """Gather what the rules ask about; `spent` seconds of the budget are gone."""
     task, budget = prepared.task, prepared.budget
-    return gather(
+    facts = gather(
         prepared.profile,
         task.metric,
         prepared.goal,
@@ -174,6 +175,10 @@ def make_heuristics(prepared: Prepared, request: Request, spent: float) -> Heuri
         class_scores=(request.loss or default_loss(task.metric)) == "cross-entropy",
         augmented=task.augment is not None,
     )
+    if not chooses_codes(facts) or not math.isfinite(prepared.needed):
+        return facts
+    probed = losses(task, prepared.profile, prepared.value / prepared.needed, packed=facts.packed)
+    return facts.model_copy(update={"code_losses": tuple(probed.items())})
 
 
 def _affordable(prepared: Prepared, spent: float) -> float:
@@ -196,7 +201,7 @@ def make_plan(prepared: Prepared, request: Request, base: Path, spent: float) ->
         else select(make_heuristics(prepared, request, spent))
     )
     plan = _tried(prepared, plan, replayed=replayed)
-    refusals = [technique_for(step).refuses(prepared.profile, step) for step in plan.steps]
+    refusals = [technique_for(step).refuses(prepared.profile, step) for step in (*plan.quick, *plan.steps)]
     problems = [refusal for refusal in refusals if refusal is not None]
     if problems:
         raise CannotCompress("; ".join(problems))

@@ -34,8 +34,8 @@ class Context:
 
     `epochs` is what this action may train, 0 for none; `samples` limits an epoch (0: the whole split).
     `recover(model, index)` trains a few epochs between pruning steps, None without training. `evaluate(model)` is the
-    quality on *select* in PyTorch, `enough` and `out_of_time` as in training.fit.Hooks. `checkpoint` is where training
-    is saved, epoch by epoch.
+    quality on *select* in PyTorch, `enough` and `out_of_time` as in training.fit.Hooks. `checkpoint(part)` is where
+    training is saved, epoch by epoch; a technique names its parts.
     """
 
     task: Task
@@ -50,7 +50,7 @@ class Context:
     enough: Callable[[float], bool] = lambda _: False
     out_of_time: Callable[[float], bool] = lambda _: False
     recover: Callable[[nn.Module, int], int] | None = None
-    checkpoint: Path | None = None
+    checkpoint: Callable[[str], Path] | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from pydantic import ValidationError
 
 from easycompress.core.errors import BadInput
 from easycompress.distillation.technique import Distiller
+from easycompress.lc.technique import LearningCompressor
+from easycompress.lc.untrained import EntropyQuantizer
 from easycompress.pruning.technique import StructuredPruner
 from easycompress.quantization.technique import StaticQuantizer
 
@@ -15,7 +17,13 @@ if TYPE_CHECKING:
     from easycompress.core.plan import Action
     from easycompress.technique import Technique
 
-TECHNIQUES: tuple[Technique[Any], ...] = (StructuredPruner(), Distiller(), StaticQuantizer())
+TECHNIQUES: tuple[Technique[Any], ...] = (
+    StructuredPruner(),
+    Distiller(),
+    StaticQuantizer(),
+    EntropyQuantizer(),
+    LearningCompressor(),
+)
 
 
 def technique_for(action: Action) -> Technique[Any]:

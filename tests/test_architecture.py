@@ -18,8 +18,9 @@ HOUSE = Path(easycompress.__file__).parent
 
 ORDER = (
     "core", "codes", "metrics", "training", "intake", "artifact", "measure", "technique",
-    "pruning distillation quantization",
-    "techniques", "selection", "executor", "report", "prepare", "deliver", "api", "demo", "cli",
+    "pruning distillation quantization lc",
+    "techniques", "selection", "executor", "report", "prepare", "deliver", "api", "demo",
+    "cli_flags", "cli_files", "cli",
 )  # fmt: skip
 """A folder or module may import only from entries before its own; those on one line never import each other."""
 

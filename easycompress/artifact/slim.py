@@ -22,8 +22,11 @@ ALL_ZEROS = ("pads",)
 WINDOWED = ("Conv", "ConvTranspose", "MaxPool", "AveragePool")
 
 
-def slim(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Return an equivalent graph without metadata, spare types, defaults and doubles; inputs and outputs keep names."""
+def slim(proto: onnx.ModelProto, keep: frozenset[str] = frozenset()) -> onnx.ModelProto:
+    """Return an equivalent graph without metadata, spare types, defaults and doubles.
+
+    Inputs, outputs and the tensors in `keep` keep their names.
+    """
     result = onnx.ModelProto()
     result.CopyFrom(proto)
     result.producer_name, result.producer_version, result.doc_string, result.domain = "easycompress", "", "", ""
@@ -32,16 +35,17 @@ def slim(proto: onnx.ModelProto) -> onnx.ModelProto:
     graph.name, graph.doc_string = "g", ""
     del graph.value_info[:], graph.metadata_props[:], graph.quantization_annotation[:]
     for tensor in [*graph.input, *graph.output]:
-        tensor.doc_string = ""
+        tensor.ClearField("doc_string")
         del tensor.metadata_props[:]
     opset = next(o.version for o in result.opset_import if not o.domain)
     for node in graph.node:
-        node.name = node.doc_string = node.overload = ""
+        for field in ("name", "doc_string", "overload"):
+            node.ClearField(field)  # an empty string takes two bytes, no string none
         del node.metadata_props[:]
         _drop_defaults(node, opset)
     for initializer in graph.initializer:
         _raw(initializer)
-    fixed = {value.name for value in [*graph.input, *graph.output]} | set(_names_in_branches(graph))
+    fixed = {value.name for value in [*graph.input, *graph.output]} | set(_names_in_branches(graph)) | keep
     _drop_unused(graph, fixed)
     _merge_equal_initializers(graph, fixed)
     _shorten_names(graph, fixed)
@@ -83,7 +87,7 @@ def _drop_defaults(node: onnx.NodeProto, opset: int) -> None:
                 continue
         if node.op_type == "Reshape" and attribute.name == "allowzero":
             continue  # only a zero in the shape gives it a meaning, and exported shapes hold none
-        attribute.doc_string = ""
+        attribute.ClearField("doc_string")
         kept.append(attribute)
     del node.attribute[:]
     node.attribute.extend(kept)
@@ -91,7 +95,7 @@ def _drop_defaults(node: onnx.NodeProto, opset: int) -> None:
 
 def _raw(tensor: onnx.TensorProto) -> None:
     """Store a small tensor's typed fields as raw bytes: varints of int32 data can take ten bytes a value."""
-    tensor.doc_string = ""
+    tensor.ClearField("doc_string")
     del tensor.metadata_props[:]
     if tensor.raw_data or tensor.data_type == onnx.TensorProto.STRING:
         return
@@ -123,20 +127,8 @@ def _merge_equal_initializers(graph: onnx.GraphProto, fixed: set[str]) -> None:
 
 
 def _shorten_names(graph: onnx.GraphProto, fixed: set[str]) -> None:
-    renamed: dict[str, str] = {}
-    uses: dict[str, int] = {}
-    for node in graph.node:
-        for name in node.input:
-            uses[name] = uses.get(name, 0) + 1
-    taken = set(fixed)
-    for tensor in graph.initializer:
-        if tensor.name in fixed:
-            continue
-        plain = tensor.name.removesuffix("_quantized")
-        cost = len(plain) * (1 + uses.get(tensor.name, 0))
-        if cost <= NAME_SHARE * len(tensor.raw_data) and plain not in taken:
-            renamed[tensor.name] = plain
-            taken.add(plain)
+    renamed = _kept_names(graph, fixed)
+    taken = fixed | set(renamed.values())
     count = 0
     names = [t.name for t in graph.initializer] + [name for node in graph.node for name in node.output if name]
     for name in names:
@@ -149,6 +141,43 @@ def _shorten_names(graph: onnx.GraphProto, fixed: set[str]) -> None:
     _rename(graph, renamed)
     for tensor in graph.initializer:
         tensor.name = renamed.get(tensor.name, tensor.name)
+
+
+def _kept_names(graph: onnx.GraphProto, fixed: set[str]) -> dict[str, str]:
+    """Return the names of weights that cost little, stored ones and decoded ones."""
+    kept: dict[str, str] = {}
+    uses: dict[str, int] = {}
+    for node in graph.node:
+        for name in node.input:
+            uses[name] = uses.get(name, 0) + 1
+    taken = set(fixed)
+    for tensor in graph.initializer:
+        plain = tensor.name.removesuffix("_quantized")
+        cost = len(plain) * (1 + uses.get(tensor.name, 0))
+        if tensor.name not in fixed and plain not in taken and cost <= NAME_SHARE * len(tensor.raw_data):
+            kept[tensor.name] = plain
+            taken.add(plain)
+    rebuilt = [name for name in _rebuilt(graph) if name not in taken]
+    cost = sum(len(name) * (1 + uses.get(name, 0)) for name in rebuilt)
+    if cost <= NAME_SHARE * sum(len(tensor.raw_data) for tensor in graph.initializer):
+        kept |= {name: name for name in rebuilt}
+    return kept
+
+
+def _rebuilt(graph: onnx.GraphProto) -> list[str]:
+    """Return what is made of initializers alone and read by the rest: the weights that a file decodes."""
+    constant = {tensor.name for tensor in graph.initializer} | {""}
+    made: list[str] = []
+    read: set[str] = set()
+    for node in graph.node:
+        if constant.issuperset(node.input):
+            constant.update(node.output)
+            made.extend(node.output)
+            if node.op_type == "Transpose" and not node.attribute:
+                read.update(node.input)  # the weight behind its transposed copy
+        else:
+            read.update(node.input)
+    return [name for name in made if name in read and not name.startswith("decode_")]
 
 
 def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import torch
 
-from easycompress.artifact.onnx_export import export
+from easycompress.artifact.attach import attach_codes, own_names
+from easycompress.artifact.container import dense_graph, write_ecz
+from easycompress.artifact.exports import Exports
+from easycompress.artifact.fold import find_pairs, fold_checked
 from easycompress.artifact.slim import slim
+from easycompress.codes.composed import Scaled
 from easycompress.core.errors import CannotCompress
 from easycompress.core.files import write_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
 
+    from easycompress.codes.base import Code
+
 TOLERANCE = 1e-3
 """Largest difference between the float file and PyTorch, relative to the largest output, that is only rounding."""
+
+PACKED = ".ecz"
 
 
 def write_model(
@@ -28,15 +37,71 @@ def write_model(
     example: Tensor,
     path: Path,
     passes: Sequence[Callable[[onnx.ModelProto], onnx.ModelProto]] = (),
-) -> onnx.ModelProto:
-    """Export a module, apply the passes, slim the graph and write it to `path` atomically. Returns what was written."""
-    proto = export(model, example)
-    for file_pass in passes:
-        proto = file_pass(proto)
-    result = slim(proto)
+    codes: Mapping[str, Code] | None = None,
+    *,
+    packed: bool = False,
+    exports: Exports | None = None,
+) -> Path:
+    """Export a module and write it to `path`, an .onnx file, atomically. Return the file whose bytes count.
+
+    `codes` are the stored forms of parameters: the file holds them and decodes itself. Where `passes` rewrite the graph
+    they decide how weights are stored. With `packed` an .ecz file of the same graph stands beside it and counts.
+    `exports` remembers graphs from one call to the next.
+    """
+    exports = exports or Exports()
+    if codes and not passes:
+        skeleton, stored = _coded(model, example, codes, exports)
+        result = unpacked(skeleton, stored)
+    else:
+        proto = exports.export(model, example)
+        for file_pass in passes:
+            proto = file_pass(proto)
+        skeleton, stored = slim(proto), {}
+        result = skeleton
     onnx.checker.check_model(result)
-    write_bytes(path, result.SerializeToString())
-    return result
+    write_bytes(path, result.SerializeToString(deterministic=True))
+    if not packed:
+        return path
+    container = path.with_suffix(PACKED)
+    write_ecz(container, skeleton, stored)
+    return container
+
+
+def unpacked(skeleton: onnx.ModelProto, codes: dict[str, Code]) -> onnx.ModelProto:
+    """Return the self-decoding graph of a skeleton and its codes: what an .ecz file unpacks to."""
+    in_order = dict(sorted(codes.items()))  # the same file whatever order the codes come in
+    return slim(attach_codes(dense_graph(skeleton, in_order), in_order)) if codes else slim(skeleton)
+
+
+def _coded(
+    model: nn.Module, example: Tensor, codes: Mapping[str, Code], exports: Exports
+) -> tuple[onnx.ModelProto, dict[str, Code]]:
+    """Return the slim graph of a model, batch norm folded, with the codes of its weights as they then are."""
+    treated = copy.deepcopy(model).eval()
+    scales = {layer: _scale(treated, norm) for layer, norm in find_pairs(treated, example)}
+    folded = fold_checked(treated, example)
+    stored = dict(codes)
+    with torch.no_grad():
+        for layer, _ in folded:
+            stored.pop(f"{layer}.bias", None)  # the norm's shift has made another bias of it
+            weight = f"{layer}.weight"
+            if weight not in codes:
+                continue
+            module: Any = treated.get_submodule(layer)
+            # float16 holds eleven bits: a scale or shift in it moves an output by less than a coded weight's neighbour.
+            stored[weight] = Scaled(codes[weight], scales[layer].half().float())
+            module.weight.copy_(stored[weight].dense())
+            module.bias.copy_(module.bias.half().float())
+    skeleton = slim(own_names(exports.export(treated, example), stored), keep=frozenset(stored))
+    present = {tensor.name for tensor in skeleton.graph.initializer}
+    return skeleton, {name: code for name, code in stored.items() if name in present}
+
+
+def _scale(model: nn.Module, name: str) -> Tensor:
+    """Return what a batch norm in evaluation mode multiplies each channel by."""
+    norm: Any = model.get_submodule(name)
+    scale: Tensor = torch.rsqrt(norm.running_var + norm.eps)
+    return (scale if norm.weight is None else scale * norm.weight).detach().float()
 
 
 def check_float_file(model: nn.Module, example: Tensor, answers: np.ndarray[Any, Any]) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from easycompress.codes.base import stored, stored_bits
+from easycompress.codes.checks import array_in, only
 from easycompress.core.errors import BadInput
 
 INT8_LIMIT = 127
@@ -21,11 +25,19 @@ TINY = torch.finfo(torch.float32).tiny
 
 @dataclass(frozen=True)
 class Affine:
-    """w[i, ...] = values[i, ...] x scale[i]: int8 `values` (C, ...), float32 `scale` (C,), one a first-axis slice."""
+    """w[i, ...] = values[i, ...] x scale[i]: int8 `values` (C, ...), float32 `scale` (C,), one a first-axis slice.
+
+    `scale` (1,) is one for all of them.
+    """
 
     values: Tensor
     scale: Tensor
     form: str = "affine-int8"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the dense tensor."""
+        return tuple(self.values.shape)
 
     def dense(self) -> Tensor:
         """Return the float32 tensor, the shape of `values`."""
@@ -34,22 +46,40 @@ class Affine:
 
     def bits(self) -> float:
         """Return the stored size in bits."""
-        return 8.0 * sum(t.numel() * t.element_size() for t in self.arrays().values())
+        return stored_bits(self.arrays())
 
     def arrays(self) -> dict[str, Tensor]:
         """Return `values` and `scale`."""
-        return {"values": self.values, "scale": self.scale}
+        return {"values": stored(self.values, torch.int8), "scale": stored(self.scale, torch.float32)}
+
+    def meta(self) -> dict[str, Any]:
+        """Return nothing: the arrays say it all."""
+        return {}
+
+    @classmethod
+    def read(cls, arrays: dict[str, Tensor]) -> Affine:
+        """Rebuild the code. Raises ValueError where the arrays don't fit."""
+        only(arrays, ["values", "scale"])
+        values = array_in(arrays, "values", torch.int8)
+        if not values.dim():
+            raise ValueError("affine values need an axis for their scales")
+        scale = array_in(arrays, "scale", torch.float32)
+        if tuple(scale.shape) not in ((1,), (len(values),)):
+            raise ValueError(f"{scale.numel()} affine scales for {len(values)} slices")
+        return cls(values, scale)
 
 
 def quantize_per_channel(weight: Tensor, *, limit: int = INT8_LIMIT, name: str = "a weight") -> Affine:
     """Return the symmetric int8 code of `weight` (C, ...): argmin over integers of |values x scale - w|.
 
     The scale is max|w| / limit of each slice. A slice of zeros, or so small that its scale would be below TINY, gets
-    scale 1. Raises BadInput with the tensor's `name` on NaN or infinity.
+    scale 1. Raises BadInput with the tensor's `name` on NaN, infinity (in float32), or a lone number without an axis.
     """
-    if not torch.isfinite(weight).all():
+    if not weight.dim():
+        raise BadInput(f"{name} is one number without an axis to scale along; leave it as it is")
+    flat = weight.detach().float().reshape(len(weight), math.prod(weight.shape[1:]))
+    if not torch.isfinite(flat).all():
         raise BadInput(f"{name} holds NaN or infinity, so it can't be quantized; repair the checkpoint")
-    flat = weight.detach().float().flatten(1)
     peak = flat.abs().amax(1) if flat.shape[1] else flat.new_zeros(len(flat))
     scale = peak / limit
     scale = torch.where(scale >= TINY, scale, torch.ones_like(scale))

@@ -57,13 +57,17 @@ class Drop(Frozen):
 
 
 class StepRecord(Frozen):
-    """One thing that was tried. `before` and `after` hold `objective`, `ratio` `quality` (on *select*), if known."""
+    """One thing that was tried. `before` and `after` hold `objective`, `ratio` `quality` (on *select*), if known.
+
+    kept: it is in the result. surpassed: accepted, and a later one went further. weakened: it broke the floor, and a
+    weaker setting was tried. reverted: it broke the floor. skipped: not needed.
+    """
 
     action: str
     settings: dict[str, Any]
     before: dict[str, float | None]
     after: dict[str, float | None]
-    verdict: Literal["kept", "weakened", "reverted", "skipped"]
+    verdict: Literal["kept", "surpassed", "weakened", "reverted", "skipped"]
     seconds: float
     epochs: int
     reason: str

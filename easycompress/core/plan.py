@@ -2,25 +2,76 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from easycompress.core.goal import Frozen
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Action(Frozen):
     """The settings of one technique. Each technique subclasses it; the subclass picks the technique that runs it.
 
     `kind` is the technique's name in recipes. A technique with a dial has a field `strength` in [0, 1], where 0 leaves
-    the model as it is; None means that the executor finds it by measuring.
+    the model as it is; None means that the executor finds it by measuring. What the executor must know beyond that are
+    the class variables and methods here; it knows no technique by name.
+
+    `trains`: it spends epochs, and has a field `epochs`. `recovers`: it only undoes the damage of actions before it.
+    `finishes`: it comes after all training and is cheap to repeat. `effort`: its share of the epochs is proportional to
+    that; `patience`: how many times longer than usual its training still helps. `slack`: by which factor a trained file
+    may turn out larger than the untrained one of the same settings.
     """
 
     kind: str
+
+    trains: ClassVar[bool] = False
+    recovers: ClassVar[bool] = False
+    finishes: ClassVar[bool] = False
+    effort: ClassVar[float] = 1.0
+    patience: ClassVar[float] = 1.0
+    slack: ClassVar[float] = 1.002
 
     def describe(self) -> str:
         """Return the action as one short line for people."""
         settings = self.model_dump(exclude={"kind"}, exclude_none=True)
         listed = ", ".join(f"{key} {value}" for key, value in settings.items())
         return f"{self.kind} ({listed})" if listed else self.kind
+
+    @property
+    def searched(self) -> bool:
+        """Tell whether it has a dial that nobody has set."""
+        return "strength" in type(self).model_fields and getattr(self, "strength", 0.0) is None
+
+    def at(self, strength: float) -> Self | None:
+        """Return the action with an unset dial set, None where that leaves the model as it is."""
+        if not self.searched:
+            return self
+        return self.model_copy(update={"strength": strength}) if strength > 0 else None
+
+    def amount(self, strength: float) -> str:
+        """Return in words what a strength means."""
+        return f"of strength {strength:.3f}"
+
+    def widened(self) -> Self:
+        """Return the action for the whole model, where it is about a part of it."""
+        return self
+
+    def untrained(self) -> Self | None:
+        """Return what stands for the action where only bytes and speed are asked for; None: nothing."""
+        return None if self.recovers else self
+
+    def insisting(self) -> Self:
+        """Return the action that trains to the end of its epochs even where the floor is met early."""
+        return self
+
+    def settled(self, epochs: int) -> Self:
+        """Return the action with the epochs it may train, so that a recipe made from it says so."""
+        return self.model_copy(update={"epochs": epochs}) if self.trains and epochs else self
+
+    def variants(self) -> tuple[Self, ...]:
+        """Return the action and other settings worth a try on the same weights where it breaks the floor."""
+        return (self,)
 
 
 AnyAction = TypeVar("AnyAction", bound=Action)
@@ -38,6 +89,7 @@ class Decision(Frozen):
 class Plan(Frozen):
     """What will be done and why.
 
+    `quick` is a chain of actions without training that is tried first: where it meets the goal `steps` aren't needed.
     `notes` are plain sentences: fallbacks to the nearest technique that exists, what was left out and for what reason,
     suggestions.
     """
@@ -45,3 +97,4 @@ class Plan(Frozen):
     steps: tuple[Action, ...]
     decisions: tuple[Decision, ...]
     notes: tuple[str, ...] = ()
+    quick: tuple[Action, ...] = ()

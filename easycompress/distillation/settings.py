@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from easycompress.core.plan import Action
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Technique = Literal["soft", "hard", "combined"]
 
@@ -19,9 +22,16 @@ class Distillation(Action):
     uses all epochs; both keep the best epoch. `epochs` None: as many as the budget allows.
     """
 
+    trains: ClassVar[bool] = True
+    recovers: ClassVar[bool] = True
+
     kind: Literal["distillation"] = "distillation"
     technique: Technique = "combined"
     temperature: float = Field(default=2.0, gt=0)
     alpha: float = Field(default=0.5, ge=0, le=1)
     mode: Literal["target", "budget"] = "target"
     epochs: int | None = Field(default=None, ge=1)
+
+    def insisting(self) -> Self:
+        """Return the action in budget mode."""
+        return self.model_copy(update={"mode": "budget"})

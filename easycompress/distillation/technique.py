@@ -40,6 +40,7 @@ class Distiller:
             return Applied(model, {"epochs": 0})
         hooks = Hooks(
             evaluate=context.evaluate,
+            start=context.evaluate(model),
             enough=context.enough if action.mode == "target" else lambda _: False,
             out_of_time=context.out_of_time,
             augment=context.task.augment,
@@ -48,7 +49,8 @@ class Distiller:
         )
         schedule = Schedule(epochs=epochs, lr=RATE, samples=context.samples, seed=context.seed)
         term = make_term(action, context)
-        history = fit(model, context.task.data.train, term, schedule, context.speed, hooks, context.checkpoint)
+        file = None if context.checkpoint is None else context.checkpoint("last")
+        history = fit(model, context.task.data.train, term, schedule, context.speed, hooks, file)
         return Applied(model, {"epochs": len(history.epochs)}, history=history, epochs=len(history.epochs))
 
     def replay(self, model: nn.Module, record: dict[str, Any], example: torch.Tensor) -> nn.Module:  # noqa: ARG002 - the protocol

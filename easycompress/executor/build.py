@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    import onnx
     from torch import nn
 
+    from easycompress.artifact.exports import Exports
     from easycompress.codes.base import Code
     from easycompress.core.plan import Action
     from easycompress.core.task import Task
@@ -25,13 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stage:
-    """What one action did: `quality` on *select* in PyTorch (NaN when nobody asked), `measured` objective and ratio."""
+    """What one action did: `quality` on *select* in PyTorch (NaN when nobody asked), `measured` objective and ratio.
+
+    `papers` are ratios by the formulas of the papers, by name, of actions that have them.
+    """
 
     action: Action
     quality: float
     epochs: int
     seconds: float
     measured: tuple[float, float] | None
+    papers: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -71,12 +75,13 @@ class Built:
             quality = context.evaluate(built.model) if context.evaluate is not None else float("nan")
             structural = measure is not None and "removed" in applied.record
             measured = measure(built.model) if structural and measure is not None else None
-            built.stages.append(Stage(action, quality, applied.epochs, seconds, measured))
+            papers = dict(applied.record.get("papers", {}))
+            built.stages.append(Stage(action, quality, applied.epochs, seconds, measured, papers))
         return built
 
-    def write(self, task: Task, path: Path) -> onnx.ModelProto:
-        """Write the file that would be delivered."""
-        return write_model(self.model, task.example, path, self.passes)
+    def write(self, task: Task, path: Path, *, packed: bool = False, exports: Exports | None = None) -> Path:
+        """Write the file that would be delivered to `path`; return the one whose bytes count, see write_model."""
+        return write_model(self.model, task.example, path, self.passes, self.codes, packed=packed, exports=exports)
 
 
 def build(

@@ -59,14 +59,21 @@ class Clock:
         self.finishing = max(self.finishing, seconds)
 
     def allow(
-        self, share: float, step_seconds: float, evaluation_seconds: float, samples: int, batch: int
+        self,
+        share: float,
+        step_seconds: float,
+        evaluation_seconds: float,
+        samples: int,
+        batch: int,
+        patience: float = 1.0,
     ) -> Allowance:
         """Return what an attempt may train that gets `share` of what is left.
 
-        `step_seconds` is one optimizer step's time, `samples` the size of the training split.
+        `step_seconds` is one optimizer step's time, `samples` the size of the training split. `patience` multiplies
+        LONGEST_STEPS.
         """
         steps = max(1, math.ceil(samples / batch))
-        most = min(MOST_EPOCHS, max(1, math.ceil(LONGEST_STEPS / steps)))
+        most = min(MOST_EPOCHS, max(1, math.ceil(patience * LONGEST_STEPS / steps)))
         if not samples or self.budget.kind == "none":
             return Allowance(epochs=0)
         if self.budget.kind == "epochs":

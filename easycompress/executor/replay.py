@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from easycompress.codes.affine import Affine
+from easycompress.codes.reading import read_code
 from easycompress.core.errors import BadInput, EasyCompressError, one_line
 from easycompress.core.files import read_json
 from easycompress.techniques import technique_named
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-SCHEMA = "easycompress-record/1"
+SCHEMA = "easycompress-record/2"
 
 
-def record_json(records: tuple[dict[str, Any], ...], codes: list[str], example: Tensor) -> dict[str, Any]:
-    """Return record.json: the structural records in order, which parameters are coded, and what one sample is like.
+def record_json(
+    records: tuple[dict[str, Any], ...], codes: dict[str, dict[str, Any]], example: Tensor
+) -> dict[str, Any]:
+    """Return record.json: the structural records in order, the form and meta of codes, and what one sample is like.
 
     `example` is a batch (n, ...) of inputs.
     """
@@ -32,7 +34,7 @@ def record_json(records: tuple[dict[str, Any], ...], codes: list[str], example: 
         "sample_shape": list(example.shape[1:]),
         "sample_dtype": str(example.dtype).removeprefix("torch."),
         "records": list(records),
-        "codes": dict.fromkeys(sorted(codes), Affine.form),
+        "codes": dict(sorted(codes.items())),
     }
 
 
@@ -65,8 +67,10 @@ def rebuild(model: nn.Module, record: dict[str, Any], tensors: dict[str, Tensor]
         for entry in record["records"]:
             model = technique_named(entry["kind"]).replay(model, entry["record"], example)
         state = dict(tensors)
-        for name in record["codes"]:
-            state[name] = Affine(state.pop(f"{name}.values"), state.pop(f"{name}.scale")).dense()
+        for name, entry in record["codes"].items():
+            prefix = f"{name}."
+            arrays = {key.removeprefix(prefix): state.pop(key) for key in tensors if key.startswith(prefix)}
+            state[name] = read_code(entry["form"], entry["meta"], arrays).dense()
         model.load_state_dict(state)
     except (EasyCompressError, RuntimeError, LookupError, AttributeError, TypeError, ValueError) as error:
         # A module of another architecture fails wherever the replay first meets a difference.

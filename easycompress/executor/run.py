@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from easycompress.core.goal import Frozen
 from easycompress.core.outcome import StepRecord
-from easycompress.distillation.settings import Distillation
-from easycompress.executor.search import MOST_ATTEMPTS, RESOLUTION, Outcome, least_strength, search
+from easycompress.executor.dial import Dial
+from easycompress.executor.search import MOST_ATTEMPTS, Outcome, least_strength, search
 from easycompress.executor.trainer import BATCH
 from easycompress.executor.workshop import Attempt  # noqa: TC001 - pydantic reads the field types at run time
-from easycompress.pruning.settings import StructuredPruning
-from easycompress.quantization.settings import StaticInt8
 
 if TYPE_CHECKING:
     from easycompress.core.plan import Action, Plan
     from easycompress.executor.workshop import Probe, Workshop
-
-SIZE_MARGIN = 1.002
-"""Bytes aim a little above the target: how many constants two calibrations share can differ by a few dozen bytes."""
 
 LATENCY_MARGIN = 1.05
 """Latency aims this much above the target: two measurements of one file differ by a few percent."""
@@ -43,105 +37,103 @@ PROBING_SHARE = 0.4
 
 
 class Executed(Frozen):
-    """What a plan came to: the best accepted attempt (None: the original stays), every step, why it missed."""
+    """What a plan came to: the best accepted attempt (None: the original stays), every step, why it missed.
+
+    `tried` counts the attempts.
+    """
 
     best: Attempt | None
     steps: tuple[StepRecord, ...]
     why: str
-
-
-@dataclass(frozen=True)
-class _Dial:
-    """The actions of a plan as a function of the pruning strength; at 0 pruning is left out."""
-
-    actions: tuple[Action, ...]
-
-    @property
-    def trains(self) -> bool:
-        """Tell whether there is an action that trains."""
-        return any(isinstance(action, Distillation) for action in self.actions)
-
-    def without_int8(self) -> _Dial:
-        """Return the dial of a float model."""
-        return _Dial(tuple(action for action in self.actions if not isinstance(action, StaticInt8)))
-
-    def everywhere(self) -> _Dial:
-        """Return the dial that prunes every layer, whatever family the plan chose."""
-        return _Dial(tuple(a.model_copy(update={"strategy": "global"}) if _searched(a) else a for a in self.actions))
-
-    @property
-    def fixed(self) -> bool:
-        """Tell whether there is nothing to search: a replayed recipe, or a plan without pruning."""
-        return not any(_searched(action) for action in self.actions)
-
-    def at(self, strength: float) -> tuple[Action, ...]:
-        """Return the actions with that strength."""
-        chosen: list[Action] = []
-        for action in self.actions:
-            if not _searched(action):
-                chosen.append(action)
-            elif strength > 0:
-                chosen.append(action.model_copy(update={"strength": strength}))
-        return tuple(chosen)
-
-    def without_training(self, strength: float) -> tuple[Action, ...]:
-        """Return the actions that change the model at once; what needs no recovery shouldn't spend time on it."""
-        return tuple(a for a in self.at(strength) if strength > 0 or not isinstance(a, Distillation))
-
-
-def _searched(action: Action) -> bool:
-    return isinstance(action, StructuredPruning) and action.strength is None
+    tried: int = 0
 
 
 def execute(plan: Plan, shop: Workshop, needed: float) -> Executed:
-    """Carry out `plan` so that the ratio reaches `needed` (infinite: the most within the floor)."""
-    dial = _Dial(plan.steps)
-    aim = needed * {"latency": LATENCY_MARGIN, "size": SIZE_MARGIN}.get(shop.goal.objective, 1.0)
+    """Carry out `plan` so that the ratio reaches `needed` (infinite: the most within the floor).
+
+    The quick chain goes first; where it meets the goal, or nothing else is planned, the rest isn't done.
+    """
+    quick = Executed(best=None, steps=(), why="", tried=0)
+    if plan.quick:
+        shop.trainer.progress.now("trying what needs no training")
+        quick = _chain(Dial(plan.quick), shop, needed, 0)
+        if not plan.steps or (quick.best is not None and quick.best.ratio >= needed):
+            return quick
+    main = _chain(Dial(plan.steps), shop, needed, quick.tried)
+    if quick.best is None or (main.best is not None and main.best.ratio >= quick.best.ratio):
+        return main.model_copy(update={"steps": (*_weakened(quick.steps), *main.steps)})
+    return main.model_copy(update={"best": quick.best, "steps": (*quick.steps, *_weakened(main.steps))})
+
+
+def _weakened(steps: tuple[StepRecord, ...]) -> tuple[StepRecord, ...]:
+    """Return the steps of a chain whose result another chain surpassed."""
+    return tuple(s.model_copy(update={"verdict": "surpassed"}) if s.verdict == "kept" else s for s in steps)
+
+
+def _chain(dial: Dial, shop: Workshop, needed: float, number: int) -> Executed:
+    """Carry out one chain of actions; attempts are counted from `number` on."""
+    objective = shop.goal.objective
+    aim = needed * {"latency": LATENCY_MARGIN, "size": dial.slack}.get(objective, 1.0)
     if dial.fixed:
-        return _fixed(dial, shop, needed)
+        return _fixed(dial, shop, needed, number)
     progress = shop.trainer.progress
-    progress.now("writing untrained candidates to find the least pruning that reaches the target")
+    progress.now("writing untrained candidates: what is the least that reaches the target")
     steps: list[StepRecord] = []
     dial = _without_useless_int8(dial, shop, steps)
-    dial, least = _least(dial, shop, aim)
-    why = ""
+    dial, least, exact = _least(dial, shop, aim)
+    most: float | None = None
     if least is None and needed != float("inf"):
         most = _ratio(shop, dial, 1.0)
-        room = "" if most < needed else f", and it takes {aim:.2f}x to be safe from the noise of timing"
-        why = f"even with every layer as narrow as this plan makes it the file reaches only {most:.2f}x{room}"
-        progress.say(f"{shop.goal.target.text} is out of reach: {why}; looking for the most within the floor")
+        progress.say(
+            f"{shop.goal.target.text} is out of reach: {_at_most(most)}; looking for the most within the floor"
+        )
     elif least is not None:
-        progress.say(_found(least, _ratio(shop, dial, least)))
-        steps.append(_probe_step(shop, dial, least))
-    outcome = _search(dial, shop, least, 0)
-    plain = dial.without_int8()
-    if outcome.best is None and plain != dial and _may_go_on(shop, len(outcome.tried)):
+        progress.say(_found(dial, least, _ratio(shop, dial, least), exact=exact))
+        steps.append(_probe_step(shop, dial, least, exact=exact))
+    outcome = _search(dial, shop, least, number)
+    plain = dial.unfinished()
+    if outcome.best is None and plain not in (dial, Dial(())) and _may_go_on(shop, number + len(outcome.tried)):
         progress.say("nothing with int8 keeps the floor; looking for the most that floating point does")
-        plain, least = _least(plain, shop, aim)
-        rest = _search(plain, shop, least, len(outcome.tried))
+        plain, least, _ = _least(plain, shop, aim)
+        rest = _search(plain, shop, least, number + len(outcome.tried))
         outcome = Outcome(rest.best, [*outcome.tried, *rest.tried])
     steps.extend(_steps(outcome))
-    return Executed(best=outcome.best, steps=tuple(steps), why=why or _why(outcome, shop))
+    why = _why(outcome, shop) if most is None else _at_most(max([most, *(a.ratio for _, a in outcome.tried)]))
+    return Executed(best=outcome.best, steps=tuple(steps), why=why, tried=number + len(outcome.tried))
 
 
-def _least(dial: _Dial, shop: Workshop, aim: float) -> tuple[_Dial, float | None]:
-    """Return the dial and the least strength that reaches `aim`; a family that can't is widened to all layers."""
+def _at_most(ratio: float) -> str:
+    return f"the strongest setting of this plan gives a file of {ratio:.2f}x"
+
+
+def _least(dial: Dial, shop: Workshop, aim: float) -> tuple[Dial, float | None, bool]:
+    """Return the dial and the least strength that reaches `aim`; a family that can't is widened to all layers.
+
+    The last is False where the clock ended the bisection, so that a lesser strength may do as well.
+    """
     halvings = itertools.count(1)
     least: float | None = None
+    exact = True
+
+    def may_go_on() -> bool:
+        nonlocal exact
+        exact = _may_probe(shop, next(halvings))
+        return exact
+
     for tried in dict.fromkeys((dial, dial.everywhere())):
         least = least_strength(
             lambda s, d=tried: _ratio(shop, d, s),  # type: ignore[misc]  # mypy can't type a default in a lambda
             aim,
-            lambda: _may_probe(shop, next(halvings)),
+            may_go_on,
         )
         if least is not None:
-            return tried, least
-    return max(dict.fromkeys((dial, dial.everywhere())), key=lambda d: _ratio(shop, d, 1.0)), None
+            return tried, least, exact
+    return max(dict.fromkeys((dial, dial.everywhere())), key=lambda d: _ratio(shop, d, 1.0)), None, exact
 
 
-def _without_useless_int8(dial: _Dial, shop: Workshop, steps: list[StepRecord]) -> _Dial:
+def _without_useless_int8(dial: Dial, shop: Workshop, steps: list[StepRecord]) -> Dial:
     """Leave int8 out where it makes the file slower here: smaller is not what was asked for."""
-    int8 = tuple(action for action in dial.actions if isinstance(action, StaticInt8))
+    int8 = tuple(action for action in dial.actions if action.finishes)
     if shop.goal.objective != "latency" or not int8:
         return dial
     probe = shop.probe(int8)
@@ -150,10 +142,10 @@ def _without_useless_int8(dial: _Dial, shop: Workshop, steps: list[StepRecord]) 
     reason = f"int8 alone is slower than float32 in this runtime: {probe.ratio:.2f}x"
     shop.trainer.progress.say(f"{reason}; it is left out")
     steps.append(_probed(shop, int8[0], probe, "reverted", reason))
-    return dial.without_int8()
+    return dial.unfinished()
 
 
-def _search(dial: _Dial, shop: Workshop, least: float | None, number: int) -> Outcome[Attempt]:
+def _search(dial: Dial, shop: Workshop, least: float | None, number: int) -> Outcome[Attempt]:
     """Search the strengths of `dial`; attempts are counted from `number` on."""
 
     def attempt(strength: float, share: float, *, insist: bool = False) -> Attempt:
@@ -161,7 +153,7 @@ def _search(dial: _Dial, shop: Workshop, least: float | None, number: int) -> Ou
         number += 1
         actions = dial.without_training(strength)
         if insist:
-            actions = tuple(_to_the_end(action) for action in actions)
+            actions = tuple(action.insisting() for action in actions)
         return shop.attempt(number, actions, share, shop.probe(actions).step_seconds)
 
     return search(
@@ -174,7 +166,7 @@ def _search(dial: _Dial, shop: Workshop, least: float | None, number: int) -> Ou
     )
 
 
-def _most_attempts(dial: _Dial, shop: Workshop, number: int) -> int:
+def _most_attempts(dial: Dial, shop: Workshop, number: int) -> int:
     """Return among how many attempts the budget is divided: few that can recover beat many that can't."""
     trainer, clock = shop.trainer, shop.trainer.clock
     if clock.budget.kind == "none" or not dial.trains:
@@ -190,30 +182,26 @@ def _most_attempts(dial: _Dial, shop: Workshop, number: int) -> int:
     return max(LEAST_ATTEMPTS, math.floor(min(epochs / WORTHWHILE_EPOCHS, MOST_ATTEMPTS)))
 
 
-def _near(dial: _Dial, shop: Workshop, attempt: Attempt) -> bool:
+def _near(dial: Dial, shop: Workshop, attempt: Attempt) -> bool:
     """Tell whether training to the end could bring a rejected attempt within the floor."""
     stopped_early = attempt.epochs < attempt.planned_epochs
     return dial.trains and stopped_early and attempt.drop.estimate <= NEAR * max(shop.trainer.allowed, 0.0)
 
 
-def _to_the_end(action: Action) -> Action:
-    return action.model_copy(update={"mode": "budget"}) if isinstance(action, Distillation) else action
-
-
-def _ratio(shop: Workshop, dial: _Dial, strength: float) -> float:
+def _ratio(shop: Workshop, dial: Dial, strength: float) -> float:
     actions = dial.without_training(strength)
     return shop.probe(actions).ratio if actions else 1.0
 
 
-def _fixed(dial: _Dial, shop: Workshop, needed: float) -> Executed:
+def _fixed(dial: Dial, shop: Workshop, needed: float, number: int) -> Executed:
     """Carry out actions whose settings are settled: one attempt."""
     actions = dial.at(0.0)
     seconds = shop.probe(actions).step_seconds
     outcome: Outcome[Attempt] = Outcome()
-    outcome.add(0.0, shop.attempt(1, actions, 1.0, seconds))
+    outcome.add(0.0, shop.attempt(number + 1, actions, 1.0, seconds))
     short = outcome.best is not None and outcome.best.ratio < needed
     why = "the plan holds nothing that goes further" if short and needed != float("inf") else _why(outcome, shop)
-    return Executed(best=outcome.best, steps=_steps(outcome), why=why)
+    return Executed(best=outcome.best, steps=_steps(outcome), why=why, tried=number + 1)
 
 
 def _may_go_on(shop: Workshop, number: int) -> bool:
@@ -234,18 +222,21 @@ def _may_probe(shop: Workshop, halving: int) -> bool:
     return bool(journal.once(f"halving {halving}: may it begin", lambda: journal.elapsed() < until))
 
 
-def _found(strength: float, ratio: float) -> str:
+def _found(dial: Dial, strength: float, ratio: float, *, exact: bool) -> str:
+    searched = next(action for action in dial.actions if action.searched)
     if strength == 0:
-        return f"the target needs no pruning: untrained, the file reaches {ratio:.2f}x"
-    return f"the least pruning that reaches the target removes {strength:.1%} of the channels: {ratio:.2f}x untrained"
+        return f"the target needs no {searched.kind}: untrained, the file reaches {ratio:.2f}x"
+    which = "the least" if exact else "not sure to be the least, for lack of time:"
+    return f"{which} {searched.kind} that reaches the target is {searched.amount(strength)}: {ratio:.2f}x untrained"
 
 
-def _probe_step(shop: Workshop, dial: _Dial, strength: float) -> StepRecord:
+def _probe_step(shop: Workshop, dial: Dial, strength: float, *, exact: bool) -> StepRecord:
     probe = shop.probe(dial.without_training(strength))
-    pruning = next(action for action in dial.at(max(strength, RESOLUTION)) if isinstance(action, StructuredPruning))
-    settled = pruning.model_copy(update={"strength": strength})
+    searched = next(action for action in dial.actions if action.searched)
+    settled = searched.model_copy(update={"strength": strength})
     verdict: Literal["kept", "skipped"] = "kept" if strength > 0 else "skipped"
-    return _probed(shop, settled, probe, verdict, _found(strength, probe.ratio)).model_copy(update={"action": "search"})
+    reason = _found(dial, strength, probe.ratio, exact=exact)
+    return _probed(shop, settled, probe, verdict, reason).model_copy(update={"action": "search"})
 
 
 def _probed(
@@ -271,7 +262,12 @@ def _steps(outcome: Outcome[Attempt]) -> tuple[StepRecord, ...]:
     for index, (_, attempt) in enumerate(outcome.tried):
         later = outcome.tried[index + 1 :]
         weaker = any(other.ratio < attempt.ratio for _, other in later)
-        verdict = "kept" if attempt is outcome.best else "weakened" if weaker else "reverted"
+        if attempt is outcome.best:
+            verdict = "kept"
+        elif attempt.accepted:
+            verdict = "surpassed"
+        else:
+            verdict = "weakened" if weaker else "reverted"
         rows.extend(stage.model_copy(update={"verdict": verdict}) for stage in attempt.stages)
     return tuple(rows)
 

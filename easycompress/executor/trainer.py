@@ -148,11 +148,11 @@ class Trainer:
         """
         seed = 1000 * self.seed
         distillation = next((a for a in actions if isinstance(a, Distillation)), None)
-        if distillation is None or not allowance.epochs:
+        if not allowance.epochs or not any(action.trains for action in actions):
             return Context(self.task, self.profile, seed, self.progress, evaluate=self.evaluate)
         pruning = next((a for a in actions if isinstance(a, StructuredPruning)), None)
-        pauses = pruning.steps - 1 if pruning is not None else 0
-        each = max(1, round(RECOVERY_SHARE * allowance.epochs))
+        pauses = pruning.steps - 1 if pruning is not None and distillation is not None else 0
+        each = max(1, round(RECOVERY_SHARE * allowance.epochs)) if pauses else 0
         if each * pauses > allowance.epochs // 4:
             each = 0
         main = Context(
@@ -167,10 +167,18 @@ class Trainer:
             evaluate=self.evaluate,
             enough=self.enough,
             out_of_time=lambda seconds: self._tick(allowance, seconds),
-            recover=(lambda model, index: self._recover(tag, index, model, each, distillation, main)) if each else None,
-            checkpoint=self.journal.path(f"{tag}.last{CHECKPOINT}"),
+            recover=self._recovery(tag, each, distillation, lambda: main),
+            checkpoint=lambda part: self.journal.path(f"{tag}.{part}{CHECKPOINT}"),
         )
         return main
+
+    def _recovery(
+        self, tag: str, epochs: int, distillation: Distillation | None, context: Callable[[], Context]
+    ) -> Callable[[nn.Module, int], int] | None:
+        """Return what trains between two prunings, None where nothing may."""
+        if not epochs or distillation is None:
+            return None
+        return lambda model, index: self._recover(tag, index, model, epochs, distillation, context())
 
     def _recover(
         self, tag: str, index: int, model: nn.Module, epochs: int, distillation: Distillation, context: Context

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save
 
+from easycompress.artifact.exports import Exports
+from easycompress.artifact.write import PACKED
 from easycompress.core.files import write_bytes
 from easycompress.core.goal import Frozen
 from easycompress.core.outcome import Drop, StepRecord
-from easycompress.distillation.settings import Distillation
 from easycompress.executor.build import Built, build
 from easycompress.executor.clock import Allowance
 from easycompress.executor.guard import Judgement, judge
@@ -21,7 +22,6 @@ from easycompress.executor.trainer import BATCH, Trainer
 from easycompress.measure.files import latency_ratio, objective_of
 from easycompress.measure.runtime import scores_of
 from easycompress.measure.statistics import paired_drop, paired_error
-from easycompress.quantization.settings import StaticInt8
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,12 +32,6 @@ if TYPE_CHECKING:
     from easycompress.core.goal import Goal
     from easycompress.core.plan import Action
     from easycompress.technique import Context
-
-PROBE_SAMPLES = 64
-"""Calibration samples of an untrained candidate: its bytes and speed don't depend on the ranges."""
-
-CALIBRATIONS = ("minmax", "percentile", "entropy")
-"""Ways to set the ranges of activations; where one breaks the floor the next is tried on the same weights."""
 
 
 class Probe(Frozen):
@@ -56,7 +50,8 @@ class Attempt(Frozen):
     """A judged candidate. Its file and weights are in the journal under `tag`.
 
     `actions` are what was carried out, their open settings filled in. `value` is the objective in its own unit, `ratio`
-    baseline / value, `quality` and `drop` those of the written file on *select*; `records` rebuild its structure.
+    baseline / value, `quality` and `drop` those of the written file on *select*; `records` rebuild its structure,
+    `codes` hold form and meta of every coded parameter.
     `seconds` is all that it took, `finishing` what came after its training.
     """
 
@@ -72,19 +67,20 @@ class Attempt(Frozen):
     seconds: float
     finishing: float
     records: tuple[dict[str, Any], ...]
+    codes: dict[str, dict[str, Any]]
     stages: tuple[StepRecord, ...]
     planned_epochs: int = 0
 
 
 @dataclass(frozen=True)
 class _Judged:
-    """A finished candidate, what the guard said, and the bytes of its file."""
+    """A finished candidate, what the guard said, and the bytes of its files."""
 
     built: Built
     drop: Drop
     verdict: Judgement
     quality: float
-    data: bytes
+    files: dict[Path, bytes]
 
 
 @dataclass(frozen=True)
@@ -98,10 +94,11 @@ class Workshop:
     certify: bool
     batch: int
     threads: int
+    exports: Exports = field(default_factory=Exports)
 
     def probe(self, actions: Sequence[Action]) -> Probe:
         """Write the candidate without any training and measure what doesn't depend on training."""
-        quick = [_quick(action) for action in actions if not isinstance(action, Distillation)]
+        quick = [quick for action in actions if (quick := action.untrained()) is not None]
         key = "probe: " + " + ".join(action.describe() for action in quick)
         probe = Probe.model_validate(self.trainer.journal.once(key, lambda: self._probe(quick).model_dump()))
         self.trainer.clock.finished_in(probe.seconds)
@@ -111,16 +108,25 @@ class Workshop:
         begin = time.perf_counter()
         built = build(self.trainer.task, actions, self.trainer.plain_context())
         path = self.trainer.journal.path("probe.onnx")
-        built.write(self.trainer.task, path)
-        value, ratio = self.measure(path)
+        value, ratio = self.measure(
+            path, built.write(self.trainer.task, path, packed=self.packed, exports=self.exports)
+        )
         seconds = time.perf_counter() - begin
         return Probe(value=value, ratio=ratio, seconds=seconds, step_seconds=self.trainer.step_seconds(built.model))
 
-    def measure(self, path: Path) -> tuple[float, float]:
-        """Return a file's objective and its ratio to the baseline, latency in a paired run."""
+    @property
+    def packed(self) -> bool:
+        """Tell whether the entropy-coded file is what is asked for."""
+        return self.goal.format == "packed"
+
+    def measure(self, path: Path, counted: Path) -> tuple[float, float]:
+        """Return the objective of an .onnx file and its ratio to the baseline, latency in a paired run.
+
+        `counted` is the file whose bytes are the size: itself, or the packed one beside it.
+        """
         if self.goal.objective == "latency":
             return latency_ratio(self.baseline, path, self.trainer.task.example, self.batch, self.threads)
-        value = objective_of(path, self.goal.objective)
+        value = objective_of(counted if self.goal.objective == "size" else path, self.goal.objective)
         return value, self.baseline_value / value
 
     def attempt(self, number: int, actions: Sequence[Action], share: float, step_seconds: float) -> Attempt:
@@ -144,28 +150,32 @@ class Workshop:
         return attempt
 
     def _allow(self, actions: Sequence[Action], share: float, step_seconds: float) -> Allowance:
-        distillation = next((action for action in actions if isinstance(action, Distillation)), None)
-        if distillation is None:
+        training = [action for action in actions if action.trains]
+        if not training:
             return Allowance(epochs=0)
         begin = time.perf_counter()
         self.trainer.evaluate(self.trainer.task.model)
         evaluation = time.perf_counter() - begin
         clock = self.trainer.clock
-        allowance = clock.allow(share, step_seconds, evaluation, len(self.trainer.train), BATCH)
-        return allowance.model_copy(update={"epochs": min(allowance.epochs, distillation.epochs or allowance.epochs)})
+        patience = max(action.patience for action in training)
+        allowance = clock.allow(share, step_seconds, evaluation, len(self.trainer.train), BATCH, patience)
+        said: list[int] = [epochs for action in training if (epochs := getattr(action, "epochs", None)) is not None]
+        if len(said) < len(training):
+            return allowance
+        return allowance.model_copy(update={"epochs": min(allowance.epochs, sum(said))})
 
     def _attempt(self, tag: str, actions: Sequence[Action], allowance: Allowance) -> Attempt:
         begin = time.perf_counter()
         trainer = self.trainer
         trainer.progress.now(f"{tag}: {', '.join(action.describe() for action in actions)}")
-        actions = [_settled(action, allowance) for action in actions]
+        actions = _settled(actions, allowance)
         context = trainer.context(tag, actions, allowance)
-        heads = [action for action in actions if not isinstance(action, StaticInt8)]
+        heads = [action for action in actions if not action.finishes]
         trained = build(trainer.task, heads, context, self._measure_float)
         end_of_training = time.perf_counter()
         path = trainer.journal.path(f"{tag}.onnx")
         judged = self._judged(trained, actions, context, path)
-        value, ratio = self.measure(path)
+        value, ratio = self.measure(path, path.with_suffix(PACKED) if self.packed else path)
         self._keep(tag, judged.built)
         after: dict[str, float | None] = {"objective": value, "quality": _known(judged.quality), "ratio": ratio}
         end = time.perf_counter()
@@ -182,6 +192,7 @@ class Workshop:
             seconds=end - begin,
             finishing=end - end_of_training,
             records=tuple(judged.built.records),
+            codes={name: {"form": c.form, "meta": c.meta()} for name, c in judged.built.codes.items()},
             stages=self._stages(tag, judged.built, after, judged.verdict.reason, end - begin),
             planned_epochs=allowance.epochs,
         )
@@ -193,20 +204,22 @@ class Workshop:
         """
         task, baseline, allowed = self.trainer.task, self.trainer.baseline, self.trainer.allowed
         best: _Judged | None = None
-        for tails in _calibrations(actions):
+        for tails in _endings(actions):
             built = trained.then(tails, context)
-            built.write(task, path)
+            counted = built.write(task, path, packed=self.packed, exports=self.exports)
             scores = scores_of(path, task.data.select, task.metric, self.threads)
             drop = paired_drop(baseline, scores, task.metric, allowed)
             error = paired_error(baseline, scores, task.metric)
             verdict = judge(drop, allowed, error=error, certify=self.certify, report_size=len(task.data.report))
-            judged = _Judged(built, drop, verdict, task.metric.quality(scores), path.read_bytes())
+            files = {file: file.read_bytes() for file in dict.fromkeys((path, counted))}
+            judged = _Judged(built, drop, verdict, task.metric.quality(scores), files)
             if best is None or verdict.accepted or drop.estimate < best.drop.estimate:
                 best = judged
             if verdict.accepted or self._lost_before(trained):
                 break
         assert best is not None  # noqa: S101 - there is always at least one way to end
-        write_bytes(path, best.data)
+        for file, data in best.files.items():
+            write_bytes(file, data)
         return best
 
     def _lost_before(self, trained: Built) -> bool:
@@ -220,8 +233,7 @@ class Workshop:
     def _measure_float(self, model: nn.Module) -> tuple[float, float]:
         """Measure a float model half way through an attempt, as a file like every other."""
         path = self.trainer.journal.path("stage.onnx")
-        Built(model).write(self.trainer.task, path)
-        return self.measure(path)
+        return self.measure(path, Built(model).write(self.trainer.task, path))
 
     def _stages(
         self, tag: str, built: Built, result: dict[str, float | None], reason: str, seconds: float
@@ -232,10 +244,11 @@ class Workshop:
         rows: list[StepRecord] = []
         for stage in built.stages:
             last = stage is built.stages[-1]
-            after = dict(before)
-            if stage.measured is not None:
+            after = dict(result) if last else dict(before)
+            after |= stage.papers
+            if stage.measured is not None and not last:
                 after["objective"], after["ratio"] = stage.measured
-            if not math.isnan(stage.quality):
+            if not math.isnan(stage.quality) and not last:
                 sign = 1 if self.trainer.task.metric.higher_is_better else -1
                 after["quality"] = _known(sign * stage.quality)
             rows.append(
@@ -243,7 +256,7 @@ class Workshop:
                     action=stage.action.kind,
                     settings=stage.action.model_dump(exclude={"kind"}),
                     before=before,
-                    after=result if last else after,
+                    after=after,
                     verdict="kept",
                     seconds=seconds - sum(row.seconds for row in rows) if last else stage.seconds,
                     epochs=stage.epochs,
@@ -263,13 +276,10 @@ class Workshop:
         write_bytes(path, save({name: tensor.contiguous().clone() for name, tensor in tensors.items()}))
 
 
-def _calibrations(actions: Sequence[Action]) -> list[list[StaticInt8]]:
-    """Return the ways to end an attempt, in order: its own calibration first, others where that breaks the floor."""
-    int8 = next((action for action in actions if isinstance(action, StaticInt8)), None)
-    if int8 is None:
-        return [[]]
-    others = [c for c in CALIBRATIONS if c != int8.calibration]
-    return [[int8], *[[int8.model_copy(update={"calibration": c})] for c in others]]
+def _endings(actions: Sequence[Action]) -> list[list[Action]]:
+    """Return the ways to end an attempt, in order: as planned first, others where that breaks the floor."""
+    last = next((action for action in actions if action.finishes), None)
+    return [[]] if last is None else [[variant] for variant in last.variants()]
 
 
 def _known(value: float) -> float | None:
@@ -277,14 +287,12 @@ def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _settled(action: Action, allowance: Allowance) -> Action:
-    """Write into the action how long it may train, so that a recipe made from it says so."""
-    if isinstance(action, Distillation) and allowance.epochs:
-        return action.model_copy(update={"epochs": allowance.epochs})
-    return action
-
-
-def _quick(action: Action) -> Action:
-    if isinstance(action, StaticInt8):
-        return action.model_copy(update={"samples": min(action.samples, PROBE_SAMPLES), "calibration": "minmax"})
-    return action
+def _settled(actions: Sequence[Action], allowance: Allowance) -> list[Action]:
+    """Write into each action how long it may train, so that a recipe made from it says so."""
+    total = sum(action.effort for action in actions if action.trains)
+    return [
+        action.settled(max(1, round(allowance.epochs * action.effort / total)) if allowance.epochs else 0)
+        if action.trains
+        else action
+        for action in actions
+    ]

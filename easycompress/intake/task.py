@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from easycompress.core.errors import BadInput, one_line
 from easycompress.core.task import Metric, Split, Splits, Task
 from easycompress.intake.augment import make_augment
-from easycompress.intake.splits import check_labels, make_splits
+from easycompress.intake.splits import check_labels, leaks, make_splits
 from easycompress.intake.userfile import load_function
 from easycompress.metrics import LOSSES, METRICS, default_loss, user_metric
 
@@ -36,9 +36,9 @@ def make_task(
 ) -> Task:
     """Check model and data against each other and return the task. The caller's model is copied, not changed.
 
-    `notes` are what reading the model had to tell. Raises BadInput, in one line, for NaN in weights or data, inputs of
-    another shape than the model takes, labels outside the classes, a metric or loss that fails on the first samples,
-    splits that prove nothing.
+    `notes` are what reading the model had to tell; samples that splits share add one. Raises BadInput, in one line, for
+    NaN in weights or data, inputs of another shape than the model takes, labels outside the classes, a metric or loss
+    that fails on the first samples, splits that prove nothing.
     """
     metric = find_metric(request.metric, base)
     loss_name = request.loss or default_loss(metric)
@@ -56,6 +56,7 @@ def make_task(
     augment = make_augment(request.augment, base)
     if augment is not None:
         check_forward(model, augment(example.clone()))
+    leak = leaks(splits)
     return Task(
         model=model,
         data=splits,
@@ -64,7 +65,7 @@ def make_task(
         loss=loss,
         augment=augment,
         checkpoint_bytes=checkpoint_bytes,
-        notes=notes,
+        notes=notes if leak is None else (*notes, leak),
     )
 
 

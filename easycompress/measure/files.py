@@ -9,6 +9,7 @@ import onnx
 
 from easycompress.core.outcome import Latency, Measurement
 from easycompress.measure.compute import macs
+from easycompress.measure.decoded import decoded
 from easycompress.measure.energy import estimate
 from easycompress.measure.latency import time_files
 
@@ -46,7 +47,13 @@ def objective_of(path: Path, objective: Objective) -> float:
     if objective == "size":
         return float(size)
     proto = onnx.load(str(path))
-    return float(macs(proto)) if objective == "compute" else estimate(proto, size).value
+    made = decoded(proto)
+    return float(macs(made)) if objective == "compute" else estimate(made, _moved(proto, made, path)).value
+
+
+def _moved(proto: onnx.ModelProto, made: onnx.ModelProto, path: Path) -> int:
+    """Return the bytes that running a file moves: a self-decoding one runs on the weights that it decoded."""
+    return path.stat().st_size if made is proto else int(made.ByteSize())
 
 
 def latency_ratio(baseline: Path, candidate: Path, example: Tensor, batch: int, threads: int) -> tuple[float, float]:
@@ -56,14 +63,25 @@ def latency_ratio(baseline: Path, candidate: Path, example: Tensor, batch: int, 
 
 
 def measure_pair(
-    baseline: Path, final: Path, qualities: tuple[float, float], example: Tensor, batches: tuple[int, ...], threads: int
+    baseline: Path,
+    final: Path,
+    counted: Path,
+    qualities: tuple[float, float],
+    example: Tensor,
+    batches: tuple[int, ...],
+    threads: int,
 ) -> tuple[Measurement, Measurement]:
-    """Measure both files in the same run. `qualities` are theirs on *report*, `batches` what latency is timed at."""
+    """Measure both files in the same run. `qualities` are theirs on *report*, `batches` what latency is timed at.
+
+    `counted` is the file whose bytes are the final one's size: itself, or the packed one of the same model.
+    """
     pairs = [time_files([baseline, final], example, batch, threads) for batch in batches]
     results = []
     for index, (path, quality) in enumerate(zip((baseline, final), qualities, strict=True)):
         times: tuple[Latency, ...] = tuple(pair[index] for pair in pairs)
-        proto, size = onnx.load(str(path)), path.stat().st_size
+        stored = onnx.load(str(path))
+        proto = decoded(stored)
+        size = (path if path == baseline else counted).stat().st_size
         results.append(
             Measurement(
                 quality=quality,
@@ -71,7 +89,7 @@ def measure_pair(
                 params=params(proto),
                 macs=macs(proto),
                 latency_ms=times,
-                energy_mj=estimate(proto, size),
+                energy_mj=estimate(proto, _moved(stored, proto, path)),
             )
         )
     return results[0], results[1]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from easycompress.core.plan import Action
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Strategy = Literal["global", "convolutional", "linear"]
 Importance = Literal["l1", "group-norm"]
@@ -25,3 +28,11 @@ class StructuredPruning(Action):
     strength: float | None = Field(default=None, ge=0, le=1)
     round_to: int = Field(default=1, ge=1)
     steps: int = Field(default=3, ge=1)
+
+    def amount(self, strength: float) -> str:
+        """Return the share of the channels that goes."""
+        return f"{strength:.1%} of the channels"
+
+    def widened(self) -> Self:
+        """Return the action that prunes every layer."""
+        return self.model_copy(update={"strategy": "global"})

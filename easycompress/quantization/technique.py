@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from easycompress.artifact.fold import fold, fold_checked
 from easycompress.codes.affine import INT8_LIMIT, REDUCED_LIMIT, quantize_per_channel
-from easycompress.quantization.fold import fold, fold_checked
 from easycompress.quantization.graph import quantize_graph
 from easycompress.quantization.settings import StaticInt8
 from easycompress.technique import Applied, Context, Need

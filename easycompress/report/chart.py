@@ -39,12 +39,14 @@ MARK = 5.5
 _SHAPES = {
     "original": '<rect x="{l:.1f}" y="{t:.1f}" width="{d:.1f}" height="{d:.1f}"/>',
     "kept": '<circle cx="{x:.1f}" cy="{y:.1f}" r="{h:.1f}"/>',
+    "surpassed": '<circle cx="{x:.1f}" cy="{y:.1f}" r="{h:.1f}"/>',
     "weakened": '<path d="M{x:.1f} {t:.1f}L{r:.1f} {y:.1f}L{x:.1f} {b:.1f}L{l:.1f} {y:.1f}Z"/>',
     "reverted": '<path d="M{l:.1f} {t:.1f}L{r:.1f} {b:.1f}M{l:.1f} {b:.1f}L{r:.1f} {t:.1f}"/>',
 }
 _WORDS = {
     "original": "original",
     "kept": "accepted",
+    "surpassed": "accepted, then surpassed",
     "weakened": "too much, tried weaker",
     "reverted": "rejected",
 }
@@ -132,7 +134,7 @@ class Plane:
 def chart(marks: Sequence[Attempt], reading: Reading, width: int = WIDE) -> Markup:
     """Return the drawing, `width` px wide, with its own text alternative."""
     plane = Plane(marks, reading, width)
-    accepted = sum(mark.kind == "kept" for mark in marks)
+    accepted = sum(mark.kind in ("kept", "surpassed") for mark in marks)
     title = f"{len(marks) - 1} attempts, {accepted} accepted: ratio reached against {reading.metric}"
     parts = [
         Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
@@ -187,16 +189,16 @@ def _limits(plane: Plane, reading: Reading) -> Iterator[Markup]:
 
 
 def _shape(kind: str, x: float, y: float) -> Markup:
-    half = MARK * {"weakened": 1.25, "reverted": 0.85}.get(kind, 1.0)
+    half = MARK * {"weakened": 1.25, "reverted": 0.85, "surpassed": 0.85}.get(kind, 1.0)
     places = {"x": x, "y": y, "h": half, "d": 2 * half, "l": x - half, "r": x + half, "t": y - half, "b": y + half}
-    return Markup(_SHAPES[kind].format(**places))  # noqa: S704 - numbers into one of the four literals above
+    return Markup(_SHAPES[kind].format(**places))  # noqa: S704 - numbers into one of the literals above
 
 
 def _marks(plane: Plane, marks: Sequence[Attempt], reading: Reading) -> Iterator[Markup]:
     """Draw the way that was kept, then every attempt with its number, the better ones last and on top."""
     path = " ".join(f"{plane.x(m.ratio):.1f},{plane.y(m.quality):.1f}" for m in marks if m.kind in ("original", "kept"))
     yield Markup('<polyline points="{}" class="way"/>').format(path)
-    order = ("reverted", "weakened", "original", "kept")
+    order = ("reverted", "weakened", "original", "surpassed", "kept")
     taken: list[tuple[float, float]] = [(plane.x(mark.ratio), plane.y(mark.quality)) for mark in marks]
     for mark in sorted(marks, key=lambda each: order.index(each.kind)):
         x, y = plane.x(mark.ratio), plane.y(mark.quality)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from easycompress.report.reading import Reading
 
 TEMPLATE = "report.html.jinja"
+
+PACKED = "model.ecz"
 
 IMAGE_DIMENSIONS = 3
 """Dimensions of one sample that make it an image: channels, height, width."""
@@ -70,6 +73,7 @@ def render(report: Report) -> str:
         rows=compared(report, reading),
         asked=_asked(reading.request),
         run=run_snippet(report),
+        unpack=unpack_line(report),
         load=load_snippet(reading.request),
     )
 
@@ -96,7 +100,7 @@ def run_snippet(report: Report) -> str:
         lines.append("x = (x - mean) / std  # the file holds no normalisation")
     outputs = profile["outputs"]
     lines.append(f"y = session.run(None, {{{name}: x}})[0]  # {outputs} output{'' if outputs == 1 else 's'} a sample")
-    unpack = ["# easycompress unpack model.ecz -o model.onnx"] if _only_packed(report) else []
+    unpack = [f"# easycompress unpack {PACKED} -o model.onnx"] if _only_packed(report) else []
     return "\n".join(unpack + lines)
 
 
@@ -111,6 +115,14 @@ def load_snippet(request: Request) -> str:
             f"model = ec.load({folder}, factory=make_model)",
         ]
     )
+
+
+def unpack_line(report: Report) -> str | None:
+    """Return the command that makes an ONNX file of the packed one, from where the run was started; None if none."""
+    if not any(artifact.path == PACKED for artifact in report.artifacts):
+        return None
+    path = f"{(Request.model_validate(report.request).out or '.').rstrip('/')}/{PACKED}"
+    return f"easycompress unpack {shlex.quote(path)} -o model.onnx"
 
 
 def typeset(text: str) -> str:
@@ -173,4 +185,4 @@ def _asked(request: Request) -> dict[str, Any]:
 
 def _only_packed(report: Report) -> bool:
     names = {artifact.path for artifact in report.artifacts}
-    return "model.ecz" in names and "model.onnx" not in names
+    return PACKED in names and "model.onnx" not in names

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from easycompress.core.errors import BadInput
 from easycompress.core.goal import Floor, Objective, Target, parse_floor, parse_objective, parse_target
 from easycompress.core.request import Request
 from easycompress.report import units
@@ -13,10 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from easycompress.core.outcome import Latency, Measurement, Report
-
-PERCENT_METRICS = frozenset({"accuracy", "agreement", "top5"})
-LOWER_IS_BETTER = frozenset({"mse"})
-"""What `metrics.METRICS` says of its own, for reports that don't say it themselves; a test compares the two."""
 
 GAINS: dict[Objective, str] = {
     "size": "smaller",
@@ -44,13 +41,17 @@ class Reading:
 
 
 def read(report: Report) -> Reading:
-    """Return what the report's request and measurements say. Raises BadInput when its goal can't be parsed."""
+    """Return what the report's request, profile and measurements say.
+
+    Raises BadInput when its goal can't be parsed, or its profile doesn't say what the metric's numbers mean.
+    """
     request = Request.model_validate(report.request)
-    objective, metric = parse_objective(request.objective), request.metric
-    facts = report.profile.get("metric", {})
-    percent = bool(facts.get("percent", metric in PERCENT_METRICS))
+    objective = parse_objective(request.objective)
+    facts = report.profile.get("metric")
+    if facts is None:
+        raise BadInput("report.json: its profile has no metric, so an earlier version wrote it; compress anew")
+    metric, percent, higher = str(facts["name"]), bool(facts["percent"]), bool(facts["higher_is_better"])
     floor = parse_floor(request.max_drop, request.min_quality, percent_metric=percent, metric=metric)
-    higher = bool(facts.get("higher_is_better", metric not in LOWER_IS_BETTER))
     return Reading(
         request=request,
         objective=objective,
@@ -79,6 +80,14 @@ def judged_at(latencies: tuple[Latency, ...], batch: int) -> Latency:
     return next((entry for entry in latencies if entry.batch == batch), latencies[0])
 
 
+PAPER_RATIOS = (
+    ("storage by the papers' formula", "rho_storage_formula"),
+    ("additions by their formula", "rho_additions"),
+    ("multiplications by their formula", "rho_multiplications"),
+)
+"""Label and key of each (Idelbayev and Carreira-Perpinan, additive combinations, appendix B)."""
+
+
 @dataclass(frozen=True)
 class Compared:
     """One line of the table of both files, ready to print. `change` is a ratio before / after, or a drop."""
@@ -104,11 +113,19 @@ def compared(report: Report, reading: Reading) -> list[Compared]:
     for old in before.latency_ms:
         for new in after.latency_ms:
             if (old.batch, old.threads) == (new.batch, new.threads):
-                threads = f"{old.threads} thread{'s' if old.threads > 1 else ''}"
-                rows.append(_row(f"latency, batch {old.batch}, {threads}", old.median, new.median, units.milliseconds))
+                label = f"latency, batch {old.batch}, {units.threads(old.threads)}"
+                rows.append(_row(label, old.median, new.median, units.milliseconds))
     sources = dict.fromkeys((before.energy_mj.source, after.energy_mj.source))
     label = f"energy ({', then '.join(sources)})"
-    return [*rows, _row(label, before.energy_mj.value, after.energy_mj.value, units.energy)]
+    rows.append(_row(label, before.energy_mj.value, after.energy_mj.value, units.energy))
+    return [*rows, *_by_formula(report)]
+
+
+def _by_formula(report: Report) -> list[Compared]:
+    """Return the papers' ratios of the codes in the result, named as what they are: numbers that no file has."""
+    known = next((s.after for s in reversed(report.steps) if s.verdict == "kept" and PAPER_RATIOS[0][1] in s.after), {})
+    found = [(label, known.get(key)) for label, key in PAPER_RATIOS]
+    return [Compared(label, "", "", units.ratio(value)) for label, value in found if value is not None]
 
 
 def _row(label: str, before: float, after: float, shown: Callable[[float], str]) -> Compared:
@@ -118,18 +135,25 @@ def _row(label: str, before: float, after: float, shown: Callable[[float], str])
 
 def goal_words(reading: Reading) -> str:
     """Return the goal as a person would say it: `10x smaller, accuracy at most 1 point lower`."""
-    target, floor, metric = reading.target, reading.floor, reading.metric
+    floor = floor_words(reading.floor, percent=reading.percent, higher_is_better=reading.higher_is_better)
+    sure = ", at 95 % confidence" if reading.request.certify else ""
+    return f"{target_words(reading.target, reading.objective)}, {reading.metric} {floor}{sure}"
+
+
+def target_words(target: Target, objective: Objective) -> str:
+    """Return what is asked of the objective: `10x smaller`, `at most 120KB`."""
     if target.kind == "absolute":
-        wanted = f"at most {target.text}"
-    else:
-        word = GAINS[reading.objective]
-        wanted = f"as much {word} as the floor permits" if target.kind == "max" else f"{target.text} {word}"
-    worse = "lower" if reading.higher_is_better else "higher"
+        return f"at most {target.text}"
+    word = GAINS[objective]
+    return f"as much {word} as the floor permits" if target.kind == "max" else f"{target.text} {word}"
+
+
+def floor_words(floor: Floor, *, percent: bool, higher_is_better: bool) -> str:
+    """Return what is asked of the metric: `at most 1 point lower`, `at least 98%`."""
+    worse = "lower" if higher_is_better else "higher"
     if floor.kind == "level":
-        kept = f"{metric} {'at least' if reading.higher_is_better else 'at most'} {floor.text}"
-    elif floor.kind == "relative":
-        kept = f"{metric} at most {floor.text.removesuffix('rel')} of the original's {worse}"
-    else:
-        unit = "" if not reading.percent else " point" if floor.value == 1 else " points"
-        kept = f"{metric} at most {floor.value:g}{unit} {worse}"
-    return f"{wanted}, {kept}{', at 95 % confidence' if reading.request.certify else ''}"
+        return f"{'at least' if higher_is_better else 'at most'} {floor.text}"
+    if floor.kind == "relative":
+        return f"at most {floor.text.removesuffix('rel')} of the original's {worse}"
+    unit = "" if not percent else " point" if floor.value == 1 else " points"
+    return f"at most {floor.value:g}{unit} {worse}"

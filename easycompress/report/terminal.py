@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from easycompress.core.outcome import Report, Verdict
     from easycompress.core.plan import Plan
     from easycompress.core.profile import ModelProfile
+    from easycompress.report.brief import Brief
 
 MOST_LAYERS = 12
 """How many layers a plan lists, the ones with the most parameters; the rest are summed in one line."""
@@ -67,6 +68,7 @@ class Terminal:
         self._console = console or Screen()
         self._quiet = quiet
         self._status: Status | None = None
+        self._phase: str | None = None
 
     def __enter__(self) -> Terminal:  # noqa: PYI034 - Self needs Python 3.11, and this class has no subclass
         return self
@@ -79,13 +81,26 @@ class Terminal:
     def say(self, text: str) -> None:
         """Print a finished fact, above the live line."""
         if not self._quiet:
+            self._phase = self._phase or ""
             self._print(Text(wrapped(text, self._width)))
 
     def now(self, text: str) -> None:
-        """Show what is being tried in the live line; nothing where the screen is a file or a pipe."""
-        if self._quiet or not self._console.is_terminal:
+        """Show what is being tried in the live line.
+
+        Where the screen is a file or a pipe, the first text of each phase is a line of its own: a phase is what stands
+        before the first colon, so an attempt is told and each of its epochs is not. Before the first finished fact
+        there is none, so that a run that is refused leaves nothing but its one line of refusal.
+        """
+        if self._quiet:
             return
-        line = Text(" ".join(text.split()), style="dim")
+        text = " ".join(text.split())
+        if not self._console.is_terminal:
+            phase = text.partition(":")[0]
+            if self._phase not in (None, phase):
+                self._phase = phase
+                self._print(Text(text))
+            return
+        line = Text(text, style="dim")
         # The spinner would wrap what is too long, and the lines below the first would stay behind.
         line.truncate(self._console.width - SPINNER, overflow="ellipsis")
         if self._status is None:
@@ -94,20 +109,28 @@ class Terminal:
         else:
             self._status.update(line)
 
-    def plan_view(self, plan: Plan, profile: ModelProfile) -> None:
-        """Print the model, every rule asked with its answer and evidence, the steps and the notes."""
+    def plan_view(self, plan: Plan, profile: ModelProfile, brief: Brief) -> None:
+        """Print goal and means, the model, every rule asked with its answer and evidence, the steps and the notes."""
         self._still()
         if not self._quiet:
+            self._head("Task")
+            columns = (Column("", cut="end"), Column("Asked", cut="end"), Column("Given", cut="end"))
+            self._print(table(columns, brief.rows(), self._width))
             self._model(profile)
             self._decisions(plan)
-        self._head("Steps")
-        for index, step in enumerate(plan.steps, 1):
-            self._item(str(index), step.describe())
-        if not plan.steps:
+        chains = {"Steps tried first, without training": plan.quick, "Steps": plan.steps}
+        for head, steps in chains.items():
+            if steps:
+                self._head(head)
+            for index, step in enumerate(steps, 1):
+                self._item(str(index), step.describe())
+        if not any(chains.values()):
+            self._head("Steps")
             self._item("-", "none: nothing would be changed")
-        if plan.notes and not self._quiet:
+        notes = (*brief.notes, *plan.notes)
+        if notes and not self._quiet:
             self._head("Notes")
-            for note in plan.notes:
+            for note in notes:
                 self._item("-", note)
 
     def closing(self, report: Report) -> None:
@@ -145,7 +168,10 @@ class Terminal:
         self._print(table((Column("Tensor", cut="start"), Column("Form", cut="end"), *numbers), lines, self._width))
         overhead = file_bytes - total
         share = units.share(overhead / file_bytes) if file_bytes else units.UNKNOWN
-        self._print(Text(f"\nfile {units.count(file_bytes)} bytes, overhead {units.count(overhead)} bytes ({share})"))
+        told = (
+            f"file {units.count(file_bytes)} bytes, overhead {units.count(overhead)} bytes ({share}): graph and header"
+        )
+        self._print(Text(f"\n{told}"))
 
     @property
     def _width(self) -> int | None:

@@ -149,6 +149,11 @@ def share(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def threads(number: int) -> str:
+    """Return a number of threads: 1 thread, 2 threads."""
+    return f"{number} thread{'' if number == 1 else 's'}"
+
+
 def settings(values: dict[str, object]) -> str:
     """Return an action's settings as one line, without its kind and what is not set: strength 0.31, steps 3."""
     return ", ".join(

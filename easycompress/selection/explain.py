@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from easycompress.core.errors import BadInput
 from easycompress.selection.select import FALLBACKS
 from easycompress.selection.trees.distillation import DISTILLATION
+from easycompress.selection.trees.lc import LC
 from easycompress.selection.trees.pruning import PRUNING
 from easycompress.selection.trees.quantization import QUANTIZATION
 from easycompress.selection.trees.strategy import STRATEGY
@@ -24,6 +25,7 @@ TREES: dict[str, Tree] = {
     "pruning technique": PRUNING,
     "distillation": DISTILLATION,
     "quantization": QUANTIZATION,
+    "learning-compression": LC,
 }
 """Every tree by its category, in the order in which they are told."""
 

@@ -33,7 +33,8 @@ class Heuristics(Frozen):
     `ratio_needed` is baseline / final of the objective that the target asks for, infinite for `max`. `points` is the
     permitted drop in percentage points, for a metric that is no percentage in percent of its baseline.
     `accuracy_like`: each sample is right or wrong. `class_scores`: the outputs are
-    logits of classes. `augmented`: the training data is augmented.
+    logits of classes. `augmented`: the training data is augmented. `packed`: the entropy-coded file is what counts.
+    `code_losses`: the loss of each scheme of codes, compressed directly to the needed size; empty where none was tried.
     """
 
     profile: ModelProfile
@@ -51,6 +52,8 @@ class Heuristics(Frozen):
     calibration_samples: int
     natural_images: bool
     augmented: bool
+    packed: bool
+    code_losses: tuple[tuple[str, float], ...] = ()
 
     @property
     def epochs_text(self) -> str:
@@ -114,6 +117,7 @@ def gather(
         calibration_samples=calibration_samples,
         natural_images=len(shape) == _COLOUR_IMAGE and shape[0] == _COLOUR_IMAGE,
         augmented=augmented,
+        packed=goal.format == "packed",
     )
 
 

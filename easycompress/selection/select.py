@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from easycompress.core.errors import CannotCompress
 from easycompress.core.plan import Action, Plan
 from easycompress.distillation.settings import Distillation
+from easycompress.lc.settings import EntropyQuantization, LearningCompression
 from easycompress.pruning.settings import StructuredPruning
 from easycompress.quantization.settings import StaticInt8
 from easycompress.selection.budget import MEASURED_ONLY, explain_split
 from easycompress.selection.heuristics import PRUNABLE
 from easycompress.selection.trees.distillation import DISTILLATION
+from easycompress.selection.trees.lc import L6, LC
 from easycompress.selection.trees.pruning import PRUNING
 from easycompress.selection.trees.quantization import QUANTIZATION
 from easycompress.selection.trees.strategy import STRATEGY
@@ -29,6 +32,9 @@ RUNTIME_WIDTH = 16
 Measured on ResNet20 at half the multiply-accumulates, ONNX Runtime, batch 1: 0.40 ms with free channel counts, 0.34 ms
 in multiples of 8, 0.26 ms in multiples of 16 (0.46 ms unpruned); with int8 0.32, 0.25 and 0.18 ms (0.23 ms unpruned).
 """
+
+
+UNAUGMENTED = "the training images are not augmented; for natural images --augment flip-crop usually recovers more"
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,9 @@ def select(heuristics: Heuristics) -> Plan:
             "nothing in it can be pruned or quantized"
         )
     chosen = _Chosen(heuristics)
+    codes = chosen.ask(LC)
+    if codes != "none":
+        return _coded(heuristics, codes, chosen)
     quantization = chosen.ask(QUANTIZATION)
     strategy = chosen.ask(STRATEGY)
     steps: list[Action] = []
@@ -85,6 +94,32 @@ def select(heuristics: Heuristics) -> Plan:
         )
     notes = (*chosen.notes, *_notes(heuristics, steps))
     return Plan(steps=tuple(steps), decisions=tuple(chosen.decisions), notes=notes)
+
+
+def chooses_codes(heuristics: Heuristics) -> bool:
+    """Tell whether the plan trains codes, so that it is worth seconds to find out which."""
+    return any(decision.rule == L6.name for decision in walk(LC, heuristics)[1])
+
+
+def _coded(heuristics: Heuristics, choice: str, chosen: _Chosen) -> Plan:
+    """Return the plan that stores weights as codes: first without training, then, where that is possible, with it."""
+    biases = "8-bit" if heuristics.packed else "float"
+    quick = EntropyQuantization.model_validate({"biases": biases})
+    share = (
+        f"{32 / heuristics.ratio_needed:.3g} bits a weight" if math.isfinite(heuristics.ratio_needed) else "the least"
+    )
+    notes = [
+        f"{share} on average, the graph and what isn't coded included: which levels and how many is found by measuring"
+    ]
+    if choice == "entropy-quantization":
+        return Plan(steps=(quick,), decisions=tuple(chosen.decisions), notes=tuple(notes))
+    technique = "combined" if heuristics.class_scores else "hard"
+    notes.append("the training-free quantization goes first; where it meets the goal nothing is trained")
+    if heuristics.natural_images and not heuristics.augmented:
+        notes.append(UNAUGMENTED)
+    scheme = choice.rpartition(" ")[2]
+    learned = LearningCompression.model_validate({"scheme": scheme, "technique": technique, "biases": biases})
+    return Plan(steps=(learned,), decisions=tuple(chosen.decisions), notes=tuple(notes), quick=(quick,))
 
 
 class _Chosen:
@@ -138,9 +173,7 @@ def _notes(heuristics: Heuristics, steps: list[Action]) -> list[str]:
     if prunes and not distils:
         notes.append("nothing is trained, so pruning must keep the floor without any recovery")
     if distils and heuristics.natural_images and not heuristics.augmented:
-        notes.append(
-            "the training images are not augmented; for natural images --augment flip-crop usually recovers more"
-        )
+        notes.append(UNAUGMENTED)
     return notes
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -37,10 +37,14 @@ ROLLBACKS = 2
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: `epochs` passes of `samples` samples each (0: the whole split), peak rate `lr`."""
+    """How long and how fast: `epochs` passes of `samples` samples each (0: the whole split), peak rate `lr`.
+
+    `shape`: a `cycle` rises and falls; a `flat` rate stays what it is: for loops that set the rates of their pieces.
+    """
 
     epochs: int
     lr: float
+    shape: Literal["cycle", "flat"] = "cycle"
     batch: int = 128
     samples: int = 0
     momentum: float = 0.9
@@ -61,14 +65,18 @@ class History:
 class Hooks:
     """What the caller wants to know and decide.
 
-    `evaluate(model)` -> a score on *select*, larger is better. `enough(score)` -> stop early. `out_of_time(seconds)` ->
-    True when another epoch of that many seconds must not begin.
+    `evaluate(model)` -> a score on *select*, larger is better; None: nobody asks, and the last epoch is kept. `start`
+    is the score of the weights as they come, if known: training that doesn't beat it leaves them. `enough(score)` ->
+    stop early. `out_of_time(seconds)` -> True when another epoch of that many seconds must not begin.
+    `after_step(rate)` may change the weights after each step of the optimizer; `rate` is the learning rate it had.
     """
 
-    evaluate: Callable[[nn.Module], float]
+    evaluate: Callable[[nn.Module], float] | None
+    start: float = -math.inf
     enough: Callable[[float], bool] = lambda _: False
     out_of_time: Callable[[float], bool] = lambda _: False
     augment: Callable[[Tensor], Tensor] | None = None
+    after_step: Callable[[float], None] | None = None
     progress: Progress = field(default_factory=Silent)
     label: str = "training"
 
@@ -77,6 +85,8 @@ def fit(
     model: nn.Module, split: Split, term: Term, schedule: Schedule, speed: Speed, hooks: Hooks, checkpoint: Path | None
 ) -> History:
     """Train `model` in place and leave it with the weights of its best epoch (of `evaluate`), in evaluation mode.
+
+    Without `evaluate` it is left with those of its last one.
 
     With `checkpoint` every epoch is saved there, and a run that finds the file goes on after its last epoch with the
     same numbers as an uninterrupted one. Momentum SGD, one rise and one cosine fall of the rate.
@@ -118,7 +128,7 @@ class _Run:
             foreach=True,
         )
         self.samples = min(schedule.samples or len(split), len(split))
-        self.history = History()
+        self.history = History(best=hooks.start)
         self.best_state = state_of(model)
         self.epoch, self.rollbacks, self.done = 0, 0, False
 
@@ -137,16 +147,16 @@ class _Run:
         if not math.isfinite(loss):
             self._roll_back(time.perf_counter() - begin)
             return
-        score = self.hooks.evaluate(self.model)
+        score = math.nan if self.hooks.evaluate is None else self.hooks.evaluate(self.model)
         seconds = time.perf_counter() - begin
         self.history.epochs.append({"loss": loss, "quality": score, "seconds": seconds})
-        if score > self.history.best:
+        if self.hooks.evaluate is None or score > self.history.best:
             self.history.best, self.history.best_epoch = score, self.epoch
             self.best_state = state_of(self.model)
         self.epoch += 1
+        seen = "" if self.hooks.evaluate is None else f"{score:.2f} on select, "
         self.hooks.progress.now(
-            f"{self.hooks.label}: epoch {self.epoch}/{self.schedule.epochs}, loss {loss:.4f}, "
-            f"{score:.2f} on select, {seconds:.1f} s"
+            f"{self.hooks.label}: epoch {self.epoch}/{self.schedule.epochs}, loss {loss:.4f}, {seen}{seconds:.1f} s"
         )
         self.done = self.hooks.enough(score) or self.hooks.out_of_time(seconds)
 
@@ -172,9 +182,15 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature
         self.optimizer.step()
+        if self.hooks.after_step is not None:
+            self.hooks.after_step(float(self.optimizer.param_groups[0]["lr"]))
         return loss.detach()
 
     def _set_rate(self, position: float) -> None:
+        if self.schedule.shape == "flat":
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.schedule.lr * 0.1**self.rollbacks
+            return
         share = position / self.schedule.epochs
         rise = min(WARM_UP, 1 / self.schedule.epochs)
         factor = share / rise if share < rise else 0.5 * (1 + math.cos(math.pi * (share - rise) / (1 - rise + 1e-9)))

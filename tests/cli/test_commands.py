@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -39,7 +40,7 @@ def files(folder: Path) -> set[str]:
 def test_help_lists_the_commands(run: Run) -> None:
     ran = run("--help")
     assert (ran.code, ran.err) == (0, "")
-    for command in ("compress", "plan", "explain", "inspect", "demo"):
+    for command in ("compress", "plan", "explain", "inspect", "unpack", "demo"):
         assert f"\n  {command} " in ran.out
     assert run().out == ran.out  # a bare `easycompress` helps too
 
@@ -124,7 +125,9 @@ def test_inspect(run: Run, tiny: Path) -> None:
     assert (ran.code, ran.err) == (0, "")
     row = next(line for line in ran.out.splitlines() if line.startswith("weight"))
     assert row.split() == ["weight", "float32", "4x3", "32.00", "48"]
-    assert f"file {tiny.stat().st_size} bytes, overhead {tiny.stat().st_size - 48} bytes" in ran.out
+    size = tiny.stat().st_size
+    share = f"{100 * (size - 48) / size:.1f} %"
+    assert ran.out.endswith(f"file {size} bytes, overhead {size - 48} bytes ({share}): graph and header\n")
 
 
 def test_inspect_as_json(run: Run, tiny: Path) -> None:
@@ -132,6 +135,7 @@ def test_inspect_as_json(run: Run, tiny: Path) -> None:
     assert json.loads(ran.out) == {
         "tensors": [{"name": "weight", "form": "float32", "shape": [4, 3], "bits_per_weight": 32.0, "bytes": 48}],
         "file_bytes": tiny.stat().st_size,
+        "overhead_bytes": tiny.stat().st_size - 48,
     }
 
 
@@ -160,7 +164,7 @@ def test_plan_shows_what_was_asked_and_writes_nothing(folder: Path, run: Run) ->
     ran = run("plan", *INPUTS, *GOAL)
     assert (ran.code, ran.err) == (0, "")
     assert files(folder) == before
-    for part in ("Model", "Decisions", "Steps", "Notes"):
+    for part in ("Task", "Model", "Decisions", "Steps", "Notes"):
         assert f"\n{part}\n" in ran.out
     for rule in ("S1", "P1", "D1", "Q1"):
         assert f"\n{rule}  " in ran.out
@@ -172,12 +176,52 @@ def test_plan_as_json(folder: Path, run: Run) -> None:
     ran = run("plan", *INPUTS, *GOAL, "--json")
     assert ran.code == 0
     content = json.loads(ran.out)
-    assert set(content) == {"profile", "steps", "decisions", "notes"}
+    assert list(content) == [
+        "request", "goal", "metric", "baseline", "resources", "data", "profile", "quick", "steps", "decisions", "notes",
+    ]  # fmt: skip
+    assert content["request"]["data"] == "d.npz"
+    assert content["goal"] | {"allowed_drop": None} == {
+        "objective": "size", "target": "1.5x", "ratio_needed": 1.5, "floor": "5%", "allowed_drop": None,
+        "format": "onnx", "certify": False,
+    }  # fmt: skip
+    assert content["goal"]["allowed_drop"] == 5.0
+    assert content["baseline"]["quality"] == 100.0
+    assert content["resources"]["budget"] == "none"
+    assert content["resources"]["epochs_affordable"] == 0.0
+    assert content["data"] == {"train": 120, "calibration": 120, "select": 120, "report": 120}
+    assert content["notes"][0] == "select is the validation split (120 samples), report is the test split (120)"
     assert content["profile"]["architecture"] == "cnn"
     assert content["profile"]["input_shape"] == [1, 8, 8]
     assert content["steps"][0]["kind"] == "structured-pruning"
     assert all(set(d) == {"rule", "question", "answer", "evidence"} for d in content["decisions"])
     assert "hello from net.py" in ran.err  # what the user's own code prints must not spoil the JSON
+
+
+def test_plan_begins_with_the_goal_the_means_and_the_data(folder: Path, run: Run) -> None:
+    (folder / "easycompress.toml").write_text('factory = "net.py:make"\ndata = "d.npz"\nbudget = "30ep"\n')
+    ran = run("plan", "m.pt", "--target", "1.5x", "--max-drop", "5%", "--threads", "1", "--seed", "3")
+    assert (ran.code, ran.err) == (0, "")
+    rows = {line.split()[0]: line.split(maxsplit=1)[1] for line in ran.out.splitlines()[4:12]}
+    assert ran.out.startswith("\nTask\n")
+    assert list(rows) == ["size", "accuracy", "budget", "backend", "train", "calibration", "select", "report"]
+    assert rows["size"].startswith("1.5x smaller ")
+    assert " -> " in rows["size"]
+    assert rows["accuracy"].split("  ")[0] == "at most 5 points lower"
+    assert rows["accuracy"].endswith("100.00 % on select, floor 95.00 %")
+    assert rows["budget"].split(maxsplit=1) == ["30ep", "30 epochs over all attempts"]
+    assert rows["backend"].split(maxsplit=1) == ["cpu", "latency at batch 1, 1 thread"]
+    assert rows["train"] == rows["select"] == rows["report"] == "120 samples"
+    assert rows["calibration"] == "120 samples of train"
+
+
+def test_samples_that_splits_share_are_told(folder: Path, run: Run) -> None:
+    arrays = dict(np.load(folder / "d.npz"))
+    arrays["x_val"][:2] = arrays["x_train"][6:8]
+    np.savez(folder / "d.npz", **arrays)
+    ran = run("plan", *INPUTS, *GOAL)
+    assert ran.code == 0
+    notes = ran.out.partition("\nNotes\n")[2]
+    assert "-     2 of the 120 select samples are also in train (the same inputs, byte for byte); nothing was" in notes
 
 
 def test_quiet_plan_is_its_steps(folder: Path, run: Run) -> None:
@@ -226,9 +270,28 @@ def test_compress_tells_people_what_it_did(folder: Path, run: Run) -> None:
     assert (ran.code, ran.err) == (0, "")
     lines = ran.out.splitlines()
     assert lines[0].startswith("original: 100.00 % on select, ")
+    assert lines[1].startswith("writing untrained candidates")
     assert "Result" in lines
     assert lines[-2].startswith("MET: ")
     assert lines[-1] == "written to out"
+
+
+def test_a_log_says_what_is_tried_when_it_begins_and_not_epoch_by_epoch(folder: Path, run: Run) -> None:
+    goal = ("--target", "1.5x", "--max-drop", "5%", "--budget", "6ep", "-o", "out")
+    (folder / "prune.yaml").write_text(
+        "steps: [{kind: structured-pruning, strength: 0.3}, {kind: distillation, mode: budget}, {kind: static-int8}]\n"
+    )
+    ran = run("compress", *INPUTS, *goal, "--recipe", "prune.yaml")
+    assert (ran.code, ran.err) == (0, "")
+    lines = ran.out.splitlines()
+    begins = [line for line in lines if line.startswith("attempt 1: ")]
+    assert len(begins) == 2, "one line when it begins, one when it has ended"
+    assert "strength 0.3" in begins[0]
+    assert begins[1].endswith(": kept")
+    epochs = [line for line in lines if "epoch " in line and line.startswith("distillation")]
+    assert len(epochs) == 1
+    assert lines.index(begins[0]) < lines.index(epochs[0]) < lines.index(begins[1])
+    assert lines.count("measuring the result on the report split") == 1
 
 
 def test_a_target_out_of_reach_is_exit_1_and_still_delivers(folder: Path, run: Run) -> None:

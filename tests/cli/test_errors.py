@@ -277,7 +277,7 @@ def test_no_target_and_no_floor(refused: Callable[..., str]) -> None:
         ({"loss": "f9"}, "--loss f9: unknown; use one of cross-entropy, mse, or file.py:function"),
         ({"backend": "tpu"}, "--backend tpu: input should be 'cpu' or 'gpu'"),
         ({"budget": "soon"}, "--budget soon: not a budget; write 20min, 90s, 2h, 30ep or none"),
-        ({"format": "zip"}, "--format zip: this version writes onnx only; leave --format away"),
+        ({"format": "zip"}, "--format zip: not a format; write onnx, or packed for the smallest file"),
         ({"mean": "0.5,a", "std": "1"}, "--mean 0.5,a: not numbers; write one a channel, such as 0.49,0.48,0.45"),
         ({"mean": "0.5"}, "--mean without --std: give both; mean 0 and standard deviation 1 change nothing"),
         ({"mean": "0,0", "std": "1,1"}, "--mean: 2 numbers for 1 channels; give 1 or 1"),

@@ -8,13 +8,18 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from easycompress.codes.affine import quantize_per_channel
+from easycompress.codes.affine import Affine, quantize_per_channel
+from easycompress.codes.codebook import Codebook
+from easycompress.codes.composed import Additive
+from easycompress.codes.sparse import sparse_from
 from easycompress.core.errors import BadInput
 from easycompress.executor.replay import load, record_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from easycompress.codes.base import Code
 
 
 def make(hidden: int = 6, inputs: int = 4) -> nn.Module:
@@ -26,12 +31,13 @@ REMOVED = {"kind": "structured-pruning", "record": {"removed": [["0", [1, 4]], [
 
 def write(folder: Path, model: nn.Module, *records: dict[str, Any], codes: tuple[str, ...] = ()) -> Path:
     """Write what easycompress would: `model` already has the shape that `records` lead to."""
-    tensors = dict(model.state_dict())
+    tensors, forms = dict(model.state_dict()), {}
     for name in codes:
         code = quantize_per_channel(tensors.pop(name))
         tensors |= {f"{name}.{part}": value for part, value in code.arrays().items()}
+        forms[name] = {"form": code.form, "meta": code.meta()}
     save_file(tensors, str(folder / "model.safetensors"))
-    record = record_json(records, list(codes), torch.zeros(5, 4))
+    record = record_json(records, forms, torch.zeros(5, 4))
     (folder / "record.json").write_text(json.dumps(record))
     return folder
 
@@ -65,6 +71,27 @@ def test_codes_come_back_dense(tmp_path: Path) -> None:
         assert torch.equal(loaded.state_dict()[name], quantize_per_channel(model.state_dict()[name]).dense())
 
 
+def test_codes_of_every_kind_come_back_dense(tmp_path: Path) -> None:
+    model = make()
+    weight, bias = model.state_dict()["0.weight"], model.state_dict()["3.bias"]
+    book = Codebook(torch.arange(24, dtype=torch.uint8).reshape(6, 4) % 3, torch.tensor([-1.0, 0.0, 0.5]))
+    codes: dict[str, Code] = {
+        "0.weight": Additive((book, sparse_from(weight, weight.abs() > 0.3))),
+        "3.bias": Affine(torch.tensor([1, -2, 3], dtype=torch.int8), torch.tensor([0.25])),
+    }
+    tensors = {name: value for name, value in model.state_dict().items() if name not in codes}
+    for name, code in codes.items():
+        tensors |= {f"{name}.{part}": value for part, value in code.arrays().items()}
+    save_file(tensors, str(tmp_path / "model.safetensors"))
+    forms = {name: {"form": code.form, "meta": code.meta()} for name, code in codes.items()}
+    record = json.dumps(record_json((), forms, torch.zeros(5, 4)))
+    (tmp_path / "record.json").write_text(record)
+    assert list(json.loads(record)["codes"]) == ["0.weight", "3.bias"]
+    loaded = load(tmp_path, make).state_dict()
+    assert all(torch.equal(loaded[name], code.dense()) for name, code in codes.items())
+    assert loaded["3.bias"].tolist() == [0.25, -0.5, 0.75] != bias.tolist()
+
+
 def test_the_loaded_module_can_learn(tmp_path: Path) -> None:
     loaded = load(write(tmp_path, make(hidden=3), REMOVED, codes=("3.weight",)), make)
     loaded.train()(torch.randn(8, 4)).sum().backward()
@@ -78,7 +105,7 @@ def test_a_model_of_whole_numbers_is_traced_with_whole_numbers(tmp_path: Path) -
     removed = {"kind": "structured-pruning", "record": {"removed": [["2", [0, 5]]], "widths": {"2": 4}}}
     small = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 3))
     save_file(dict(small.state_dict()), str(tmp_path / "model.safetensors"))
-    record = record_json((removed,), [], torch.zeros(5, 2, dtype=torch.int64))
+    record = record_json((removed,), {}, torch.zeros(5, 2, dtype=torch.int64))
     (tmp_path / "record.json").write_text(json.dumps(record))
     tokens = torch.tensor([[1, 2], [3, 8]])
     assert torch.equal(load(tmp_path, words)(tokens), small.eval()(tokens))
@@ -95,9 +122,9 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
     write(tmp_path, make())
     (tmp_path / "model.safetensors").write_bytes(b"not safetensors at all")
     assert "give a folder that easycompress finished" in refusal(tmp_path)
-    for text in ('{"schema": "easycompress-record/99"}', "[]"):
+    for text in ('{"schema": "easycompress-record/1"}', "[]"):
         (tmp_path / "record.json").write_text(text)
-        assert "this version reads easycompress-record/1; compress the model again" in refusal(tmp_path)
+        assert "this version reads easycompress-record/2; compress the model again" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +152,11 @@ def test_the_factory_of_another_model(tmp_path: Path, factory: Callable[[], nn.M
         {"records": [{"kind": "structured-pruning", "record": {}}]},
         {"records": [{"kind": "magic", "record": {}}]},
         {"codes": {"0.weight": "affine-int8"}},
+        {"codes": {"0.weight": {"form": "affine-int8", "meta": {}}}},
+        {"codes": {"0.weight": {"form": "magic", "meta": {}}}},
+        {"codes": {"0.weight": {"form": "affine-int8"}}},
+        {"codes": {"9.weight": {"form": "affine-int8", "meta": {}}}},
+        {"codes": ["0.weight"]},
         {"sample_shape": "4"},
         {"sample_dtype": "float31"},
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -11,8 +12,11 @@ from hypothesis import strategies as st
 
 from easycompress.core.errors import BadInput
 from easycompress.core.task import Split
-from easycompress.intake.data import Raw
-from easycompress.intake.splits import check_labels, make_splits
+from easycompress.intake.data import Raw, load_data
+from easycompress.intake.splits import check_labels, leaks, make_splits
+
+SECONDS = 1.0
+"""For 20 000 small images; 60 000 are to take no longer."""
 
 
 def numbered(labels: list[int] | int, start: int = 0) -> Split:
@@ -166,3 +170,84 @@ def test_labels_name_the_split_and_good_ones_pass() -> None:
     check_labels(make_splits(Raw(None, Split(torch.ones(4, 1), None), None), seed=0, labelled=False), 3)
     with pytest.raises(BadInput, match=r"^report: label 5"):
         check_labels(make_splits(Raw(good, good, wrong), seed=0), 3)
+
+
+# ---------------------------------------------------------------- samples that splits share
+
+
+def leaking(train: Split | None, validation: Split, test: Split) -> str | None:
+    return leaks(make_splits(Raw(train, validation, test), seed=0, labelled=False))
+
+
+def test_shared_samples_are_counted_and_left_in() -> None:
+    train, validation, test = numbered(50), numbered(20, 45), numbered(30, 60)  # 45..49 in two, 60..64 in two
+    text = leaking(train, validation, test)
+    assert text == (
+        "5 of the 20 select samples are also in train, 5 of the 30 report samples are also in select "
+        "(the same inputs, byte for byte); nothing was left out, so quality on select and report may look better than "
+        "on new data"
+    )
+    splits = make_splits(Raw(train, validation, test), seed=0)
+    assert [len(split) for split in (splits.train, splits.select, splits.report)] == [50, 20, 30]
+
+
+def test_each_pair_of_splits_is_compared() -> None:
+    one = leaking(numbered(50), numbered(20, 100), numbered(30, 49))
+    assert one is not None
+    assert one.startswith("1 of the 30 report samples is also in train (")
+    assert "quality on report may" in one
+    everything = leaking(numbered(9), numbered(9), numbered(9))
+    assert everything is not None
+    for name, other in (("select", "train"), ("report", "train"), ("report", "select")):
+        assert f"9 of the 9 {name} samples are also in {other}" in everything
+
+
+def test_splits_that_share_nothing_have_no_leak() -> None:
+    assert leaking(numbered(50), numbered(20, 100), numbered(30, 200)) is None
+    assert leaking(None, numbered(20), numbered(30, 200)) is None
+    doubles = Split(torch.ones(6, 1) / 2, torch.zeros(6, dtype=torch.long))  # within a split they are natural
+    assert leaking(doubles, numbered(2), numbered(2, 9)) is None
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3, 3)])
+def test_every_type_and_shape_of_sample_is_compared(kind: torch.dtype, shape: tuple[int, ...]) -> None:
+    ones, zeros = (torch.full((4, *shape), value).to(kind) for value in (1, 0))
+    assert leaking(Split(ones, None), Split(zeros, None), Split(zeros[:2], None)) == (
+        "2 of the 2 report samples are also in select (the same inputs, byte for byte); "
+        "nothing was left out, so quality on report may look better than on new data"
+    )
+
+
+def test_samples_in_another_memory_order_are_the_same_samples() -> None:
+    images = torch.rand(5, 3, 4, 4)
+    turned = images.to(memory_format=torch.channels_last)
+    text = leaking(Split(images, None), Split(turned, None), Split(torch.rand(5, 3, 4, 4), None))
+    assert text is not None
+    assert text.startswith("5 of the 5 select samples are also in train")
+
+
+def test_a_leak_past_the_first_chunk_is_found() -> None:
+    train = numbered(10_000)
+    text = leaking(train, numbered(3, 9_999), numbered(3, 20_000))
+    assert text is not None
+    assert text.startswith("1 of the 3 select samples is also in train")
+
+
+def test_samples_without_a_byte_are_no_leak() -> None:
+    empty = Split(torch.ones(4, 0), None)
+    assert leaking(empty, empty, empty) is None
+
+
+def test_leaks_are_found_quickly() -> None:
+    images = torch.rand(10_000, 1, 28, 28)
+    splits = make_splits(
+        Raw(Split(images, None), Split(images[:10], None), Split(images, None)), seed=0, labelled=False
+    )
+    begin = time.perf_counter()
+    assert leaks(splits) is not None
+    assert time.perf_counter() - begin < SECONDS
+
+
+def test_the_digits_of_scikit_learn_have_splits_of_their_own() -> None:
+    assert leaks(make_splits(load_data("digits", mean=None, std=None, base=None, seed=0), seed=0)) is None

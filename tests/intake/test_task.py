@@ -107,6 +107,17 @@ def test_example_checkpoint_and_notes() -> None:
     assert task.metric.name == "accuracy"
 
 
+def test_samples_that_splits_share_are_noted_and_kept() -> None:
+    train, validation = samples(), samples()
+    validation.inputs[3] = train.inputs[5]
+    data = Raw(train, validation, samples())
+    task = make_task(nn.Linear(4, CLASSES), data, Request(model="m"), Path(), None, ("read from a file",))
+    assert task.notes[0] == "read from a file"
+    assert task.notes[1].startswith("1 of the 12 select samples is also in train (the same inputs, byte for byte); ")
+    assert len(task.notes) == 2
+    assert [len(split) for split in (task.data.train, task.data.select, task.data.report)] == [12, 12, 12]
+
+
 def test_one_sample_to_select_on_still_makes_an_example_of_two() -> None:
     data = Raw(samples(), samples(1), samples())
     assert data.validation is not None

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from easycompress.artifact.fold import fold_checked
 from easycompress.artifact.slim import slim
 from easycompress.artifact.write import write_model
 from easycompress.core.errors import CannotCompress
@@ -20,7 +21,6 @@ from easycompress.measure.energy import estimate
 from easycompress.measure.files import measure_pair, objective_of, params
 from easycompress.measure.runtime import Runtime, scores_of
 from easycompress.metrics import METRICS
-from easycompress.quantization.fold import fold_checked
 from easycompress.quantization.settings import StaticInt8
 from easycompress.quantization.technique import StaticQuantizer
 
@@ -67,7 +67,7 @@ def test_objectives_are_read_from_the_file(files: tuple[Path, Path]) -> None:
 
 def test_both_files_are_measured_alike(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "PATIENCE", 0.0)
-    before, after = measure_pair(*files, (97.5, 96.5), nets.images(2), (1, 4), 1)
+    before, after = measure_pair(*files, files[1], (97.5, 96.5), nets.images(2), (1, 4), 1)
     for path, quality, found in zip(files, (97.5, 96.5), (before, after), strict=True):
         assert found.quality == quality
         assert found.size_bytes == path.stat().st_size
@@ -76,6 +76,19 @@ def test_both_files_are_measured_alike(files: tuple[Path, Path], monkeypatch: py
         assert [(row.batch, row.threads, row.runs >= 100) for row in found.latency_ms] == [(1, 1, True), (4, 1, True)]
         assert found.energy_mj.source == "estimated"
     assert after.energy_mj.value < before.energy_mj.value
+
+
+def test_the_size_is_the_counted_file_s(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency, "PATIENCE", 0.0)
+    packed = tmp_path / "model.ecz"
+    packed.write_bytes(b"x" * 321)
+    before, after = measure_pair(*files, packed, (97.5, 96.5), nets.images(2), (1,), 1)
+    assert before.size_bytes == files[0].stat().st_size
+    assert after.size_bytes == 321
+    assert after.params == folded_count(nets.BatchNormed)
+    assert after.energy_mj.value == estimate(onnx.load(str(files[1])), 321).value
 
 
 def test_scores_are_those_of_every_sample(files: tuple[Path, Path]) -> None:

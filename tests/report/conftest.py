@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from easycompress.core.goal import parse_target
+from easycompress.core.goal import Goal, parse_budget, parse_floor, parse_target
 from easycompress.core.outcome import Artifact, Drop, Energy, Latency, Measurement, Report, StepRecord
 from easycompress.core.plan import Decision
 from easycompress.core.profile import LayerProfile, ModelProfile
 from easycompress.core.request import Request
+from easycompress.metrics import METRICS
+from easycompress.report.brief import Brief
 from easycompress.report.sentence import sentence
 
 NASTY = "models/<script>alert(1)</script>/lenet5.pt2"
 """A model path that a page must not run."""
+
+ACCURACY = {"name": "accuracy", "percent": True, "higher_is_better": True}
+"""What a report's profile says of its metric."""
 
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
@@ -32,6 +37,28 @@ def profile() -> ModelProfile:
         has_batch_norm=False,
         input_shape=(1, 28, 28),
         outputs=10,
+    )
+
+
+@pytest.fixture
+def brief() -> Brief:
+    return Brief(
+        request=Request(model="m.pt", target="10x", max_drop="1%"),
+        goal=Goal(
+            objective="size",
+            target=parse_target("10x", "size"),
+            floor=parse_floor("1%", None, percent_metric=True, metric="accuracy"),
+        ),
+        metric=METRICS["accuracy"],
+        budget=parse_budget("20min"),
+        quality=99.14,
+        value=1_725_832.0,
+        allowed=1.0,
+        needed=10.0,
+        epochs=31.4,
+        threads=2,
+        samples={"train": 50_000, "calibration": 1024, "select": 5000, "report": 10_000},
+        notes=("select is the validation split (5000 samples), report is the test split (10000)",),
     )
 
 
@@ -169,7 +196,7 @@ def report(profile: ModelProfile, decisions: tuple[Decision, ...], steps: tuple[
             "system": "Linux-6.1-x86_64",
             "seconds": 214.3,
         },
-        profile=profile.model_dump(),
+        profile=profile.model_dump() | {"metric": ACCURACY},
         decisions=tuple(decision.model_dump() for decision in decisions),
         plan={
             "steps": [

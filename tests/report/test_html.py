@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from easycompress.core.outcome import Artifact, Report, StepRecord, Verdict
 from easycompress.core.request import Request
 from easycompress.report.chart import NARROW, WIDE, Plane, attempts, chart
-from easycompress.report.html import load_snippet, render, run_snippet, typeset
+from easycompress.report.html import load_snippet, render, run_snippet, typeset, unpack_line
 from easycompress.report.reading import read
 
 if TYPE_CHECKING:
@@ -154,6 +154,20 @@ def test_the_chart_has_a_text_for_every_mark(report: Report) -> None:
     assert kinds == ["mark reverted", "mark weakened", "mark original", "mark kept", "mark kept"]
 
 
+def test_what_was_accepted_and_then_surpassed_is_in_the_chart_and_the_table(report: Report) -> None:
+    steps = tuple(
+        step.model_copy(update={"verdict": "surpassed"}) if step.verdict == "kept" and step.epochs else step
+        for step in report.steps[:2]
+    )
+    text = render(report.model_copy(update={"steps": (*steps, *report.steps[2:])}))
+    page = Page(text)
+    assert page.named("svg")[0]["aria-label"] == "4 attempts, 2 accepted: ratio reached against accuracy"
+    assert [group["class"] for group in page.named("g")].count("mark surpassed") == 4, "a mark and a legend, twice"
+    assert "accepted, then surpassed" in page.texts["text"]
+    assert "outcome surpassed" in [cell.get("class") for cell in page.named("td")]
+    assert ".surpassed.outcome::before" in text
+
+
 def test_accepted_and_rejected_differ_in_shape(report: Report) -> None:
     reading = read(report)
     drawing = str(chart(attempts(report.steps, reading, 99.0), reading))
@@ -193,8 +207,10 @@ def test_a_collapsed_attempt_does_not_squeeze_the_others(report: Report) -> None
 def test_with_a_metric_of_errors_better_is_still_up(report: Report) -> None:
     asked = changed(many(report, "kept", [(3.0, 0.11), (9.0, 0.14)]), metric="mse", max_drop="0.02")
     step = asked.steps[0].model_copy(update={"before": {"objective": 1.0, "quality": 0.1, "ratio": 1.0}})
+    facts = {"name": "mse", "percent": False, "higher_is_better": False}
     asked = asked.model_copy(
         update={
+            "profile": asked.profile | {"metric": facts},
             "steps": (step, *asked.steps[1:]),
             "baseline": report.baseline.model_copy(update={"quality": 0.1}),
             "final": report.final.model_copy(update={"quality": 0.11}),
@@ -286,6 +302,18 @@ def test_a_result_that_is_only_packed_is_unpacked_first(report: Report) -> None:
     packed = report.model_copy(update={"artifacts": (Artifact(path="model.ecz", bytes=1, sha256="0"),)})
     assert run_snippet(packed).startswith("# easycompress unpack model.ecz -o model.onnx\n")
     assert "unpack" not in run_snippet(report)
+
+
+def test_the_page_of_a_packed_result_says_how_to_unpack_it(report: Report) -> None:
+    both = (*report.artifacts, Artifact(path="model.ecz", bytes=52_310, sha256="0" * 64))
+    page = Page(render(report.model_copy(update={"artifacts": both})))
+    assert "easycompress unpack out/model.ecz -o model.onnx" in page.texts["code"]
+    assert "# easycompress unpack" not in run_snippet(report.model_copy(update={"artifacts": both}))
+    assert "unpack" not in Page(render(report)).everything()
+    elsewhere = changed(report, out="my results/").model_copy(update={"artifacts": both})
+    assert unpack_line(elsewhere) == "easycompress unpack 'my results/model.ecz' -o model.onnx"
+    only = report.model_copy(update={"artifacts": both[-1:]})
+    assert Page(render(only)).texts["code"][0].startswith("# easycompress unpack model.ecz -o model.onnx\n")
 
 
 def test_the_snippet_back_into_pytorch_names_the_folder() -> None:

@@ -11,6 +11,7 @@ import easycompress.selection.trees.quantization as quantization_module
 from easycompress.core.errors import BadInput, CannotCompress
 from easycompress.core.profile import Architecture, Family, LayerProfile, ModelProfile
 from easycompress.distillation.settings import Distillation
+from easycompress.lc.settings import EntropyQuantization, LearningCompression
 from easycompress.pruning.settings import StructuredPruning
 from easycompress.quantization.settings import StaticInt8
 from easycompress.selection.explain import TREES, explain, rules
@@ -63,6 +64,7 @@ def make(profile: ModelProfile = CNN, **changes: Any) -> Heuristics:
         "calibration_samples": 1_024,
         "natural_images": False,
         "augmented": False,
+        "packed": False,
     }
     return Heuristics(**{**facts, **changes})
 
@@ -86,7 +88,8 @@ def test_size_takes_all_three_steps() -> None:
         Distillation(technique="combined"),
         StaticInt8(samples=512),
     )
-    assert rules_asked(plan) == ["Q1", "Q2", "Q3", "Q4", "S1", "S2", "S3", "P1", "P2", "P3"] + [
+    assert plan.quick == ()
+    assert rules_asked(plan) == ["L1", "L2", "L4", "L3", "L5", "Q1", "Q2", "Q3", "Q4", "S1", "S2", "S3", "P1", "P2", "P3"] + [
         f"D{i}" for i in range(1, 8)
     ]
     assert "int8 brings at most 4x of the 10x; pruning must bring about 2.5x: about 37% of the channels" in plan.notes
@@ -120,7 +123,7 @@ def test_latency_promises_nothing() -> None:
 
 
 def test_no_budget_means_no_training() -> None:
-    plan = select(make(resources="none", epochs_affordable=0.0))
+    plan = select(make(resources="none", epochs_affordable=0.0, ratio_needed=3.0))
     assert kinds(plan) == ["structured-pruning", "static-int8"]
     assert pruning(plan).steps == 1
     assert "nothing is trained, so pruning must keep the floor without any recovery" in plan.notes
@@ -128,7 +131,7 @@ def test_no_budget_means_no_training() -> None:
 
 
 def test_without_training_data_nothing_is_recovered() -> None:
-    plan = select(make(train_samples=0))
+    plan = select(make(train_samples=0, ratio_needed=3.0))
     assert kinds(plan) == ["structured-pruning", "static-int8"]
     assert pruning(plan).steps == 1
 
@@ -145,15 +148,18 @@ def test_a_target_that_int8_reaches_alone() -> None:
 
 
 def test_the_most_within_the_floor() -> None:
+    plan = select(make(objective="compute", ratio_needed=math.inf))
+    assert "the most within the floor is sought: how far pruning can go is measured" in plan.notes
     plan = select(make(ratio_needed=math.inf))
-    assert "the most within the floor is sought: how far pruning and int8 can go is measured" in plan.notes
+    assert (kinds(plan), [step.kind for step in plan.quick]) == (["lc"], ["entropy-quantization"])
+    assert plan.notes[0].startswith("the least on average, ")
 
 
 @pytest.mark.parametrize(
     ("changes", "choice", "note"),
     [
         ({}, "group-norm", "group-norm takes the place of bn-scale, which P3 chose: "),
-        ({"ratio_needed": math.inf}, "l1", "l1 takes the place of lamp, which P2 chose: "),
+        ({"objective": "compute", "ratio_needed": math.inf}, "l1", "l1 takes the place of lamp, which P2 chose: "),
         (
             {"profile": TRANSFORMER, "ratio_needed": 5.0},
             "linear",
@@ -182,7 +188,7 @@ def test_no_fallback_no_note() -> None:
 
 
 def test_each_choice_is_carried_out_or_has_a_fallback_that_is() -> None:
-    settings: set[str] = {"none", "static-int8"}
+    settings: set[str] = {"none", "static-int8", "entropy-quantization", "entropy-quantization, then lc"}
     for kind, names in ((StructuredPruning, ("strategy", "importance")), (Distillation, ("technique",))):
         for name in names:
             settings.update(kind.model_json_schema()["properties"][name]["enum"])
@@ -206,9 +212,74 @@ def test_dynamic_int8_is_avoided_for_a_measured_reason() -> None:
         (True, False, "none", False),
     ],
 )
-def test_augmentation_is_suggested(*, natural: bool, augmented: bool, resources: str, told: bool) -> None:
-    plan = select(make(natural_images=natural, augmented=augmented, resources=resources))
+@pytest.mark.parametrize("needed", [3.0, 10.0, 30.0])
+def test_augmentation_is_suggested(
+    *, natural: bool, augmented: bool, resources: str, told: bool, needed: float
+) -> None:
+    plan = select(make(natural_images=natural, augmented=augmented, resources=resources, ratio_needed=needed))
     assert any("--augment flip-crop" in note for note in plan.notes) is told
+
+
+TRAINED = LearningCompression()
+UNTRAINED = EntropyQuantization()
+
+
+@pytest.mark.parametrize("changes", [{"ratio_needed": 12.5}, {"ratio_needed": math.inf}, {"backend": "gpu"}])
+def test_much_smaller_files_are_learned_after_a_quick_try(changes: dict[str, Any]) -> None:
+    plan = select(make(**({"ratio_needed": 40.0} | changes)))
+    assert (plan.quick, plan.steps) == ((UNTRAINED,), (TRAINED,))
+    assert rules_asked(plan) == ["L1", "L2", "L4", "L3", "L5"]
+    assert "the training-free quantization goes first; where it meets the goal nothing is trained" in plan.notes
+
+
+@pytest.mark.parametrize("needed", [3.8, 1.0])
+@pytest.mark.parametrize("resources", ["none", "ample"])
+def test_what_integers_reach_is_left_to_them(needed: float, resources: str) -> None:
+    plan = select(make(ratio_needed=needed, resources=resources))
+    assert plan.quick == ()
+    assert kinds(plan)[-1] == "static-int8"
+    assert rules_asked(plan)[:4] == ["L1", "L2", "L4", "Q1"]
+
+
+@pytest.mark.parametrize("needed", [3.81, 12.0])
+def test_between_integers_and_codes_it_is_a_matter_of_training(needed: float) -> None:
+    plan = select(make(ratio_needed=needed))
+    assert (plan.quick, kinds(plan)) == ((), ["structured-pruning", "distillation", "static-int8"])
+    for changes in ({"resources": "none"}, {"train_samples": 0}):
+        plan = select(make(ratio_needed=needed, **changes))
+        assert (plan.quick, plan.steps) == ((), (UNTRAINED,))
+        assert rules_asked(plan) == ["L1", "L2", "L4", "L3"]
+
+
+@pytest.mark.parametrize("needed", [2.0, 10.0, math.inf])
+def test_packed_files_hold_codes_whatever_is_needed(needed: float) -> None:
+    plan = select(make(ratio_needed=needed, packed=True))
+    untrained, trained = (action.model_copy(update={"biases": "8-bit"}) for action in (UNTRAINED, TRAINED))
+    assert (plan.quick, plan.steps) == ((untrained,), (trained,))
+    assert rules_asked(plan) == ["L1", "L2", "L3"]
+    plan = select(make(ratio_needed=needed, packed=True, resources="none"))
+    assert (plan.quick, plan.steps) == ((), (untrained,))
+    assert not any("trained" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize("objective", ["latency", "compute", "energy"])
+def test_codes_are_for_size_alone(objective: str) -> None:
+    plan = select(make(objective=objective, ratio_needed=100.0, packed=True))
+    assert plan.quick == ()
+    assert kinds(plan)[:2] == ["structured-pruning", "distillation"]
+    assert rules_asked(plan)[:2] == ["L1", "Q1"]
+
+
+def test_codes_learn_from_the_original_where_it_scores_classes() -> None:
+    plan = select(make(ratio_needed=40.0, class_scores=False, accuracy_like=False, metric="mse"))
+    assert plan.steps == (LearningCompression(technique="hard"),)
+
+
+def test_the_bits_that_are_needed_are_told() -> None:
+    assert select(make(ratio_needed=40.0)).notes[0] == (
+        "0.8 bits a weight on average, the graph and what isn't coded included: which levels and how many is found by "
+        "measuring"
+    )
 
 
 def test_a_model_of_one_layer_is_left_to_int8() -> None:

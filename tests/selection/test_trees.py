@@ -15,6 +15,7 @@ from easycompress.selection.documentation import main, render
 from easycompress.selection.explain import TREES, rules
 from easycompress.selection.heuristics import Heuristics, gather
 from easycompress.selection.trees.distillation import DISTILLATION, ROBUST_RATIO
+from easycompress.selection.trees.lc import CODES_BEYOND, INTEGERS_SUFFICE, LC
 from easycompress.selection.trees.pruning import PRUNING
 from easycompress.selection.trees.quantization import GENEROUS_POINTS, QUANTIZATION
 from easycompress.selection.trees.strategy import STRATEGY
@@ -92,6 +93,7 @@ def make(profile: ModelProfile = RESNET, **changes: Any) -> Heuristics:
         "calibration_samples": 1_024,
         "natural_images": False,
         "augmented": False,
+        "packed": False,
     }
     return Heuristics(**{**facts, **changes})
 
@@ -110,6 +112,7 @@ GRID = [
         train_samples=samples,
         calibration_samples=samples,
         accuracy_like=accuracy_like,
+        packed=packed,
     )
     for profile, objective, ratio, points, resources, (
         backend,
@@ -117,6 +120,7 @@ GRID = [
         samples,
         accuracy_like,
         scores,
+        packed,
     ) in product(
         PROFILES,
         ("size", "latency", "compute", "energy"),
@@ -124,12 +128,14 @@ GRID = [
         (-0.5, 1.0, math.inf),
         ("none", "limited", "ample"),
         (
-            ("cpu", True, 100, True, True),
-            ("cpu", True, 100, False, True),
-            ("cpu", True, 100, False, False),
-            ("gpu", True, 100, True, True),
-            ("cpu", False, 100, True, True),
-            ("cpu", True, 0, True, True),
+            ("cpu", True, 100, True, True, False),
+            ("cpu", True, 100, False, True, False),
+            ("cpu", True, 100, False, False, False),
+            ("gpu", True, 100, True, True, False),
+            ("cpu", False, 100, True, True, False),
+            ("cpu", True, 0, True, True, False),
+            ("cpu", True, 100, True, True, True),
+            ("cpu", True, 0, True, True, True),
         ),
     )
 ]
@@ -178,7 +184,7 @@ def test_each_name_belongs_to_one_rule() -> None:
     assert len({name for name, _ in found}) == len({id(rule) for _, rule in found})
     assert list(rules()) == [f"S{i}" for i in range(1, 6)] + [f"P{i}" for i in range(1, 4)] + [
         f"D{i}" for i in range(1, 8)
-    ] + [f"Q{i}" for i in range(1, 6)]
+    ] + [f"{tree}{i}" for tree in "QL" for i in range(1, 6)]
 
 
 def test_every_thesis_choice_is_a_leaf() -> None:
@@ -186,6 +192,7 @@ def test_every_thesis_choice_is_a_leaf() -> None:
     assert set(leaves(PRUNING)) == {"l1", "group-norm", "bn-scale", "lamp"}
     assert set(leaves(DISTILLATION)) == {"none", "soft", "hard", "combined"}
     assert set(leaves(QUANTIZATION)) == {"none", "qat-int8", "static-int8", "dynamic-int8"}
+    assert set(leaves(LC)) == {"none", "entropy-quantization", "entropy-quantization, then lc"}
 
 
 @pytest.mark.parametrize(
@@ -286,6 +293,50 @@ def test_quantizations(heuristics: Heuristics, form: str) -> None:
     assert walk(QUANTIZATION, heuristics)[0] == form
 
 
+ABOVE = math.nextafter(CODES_BEYOND, math.inf)
+BOTH, QUICK = "entropy-quantization, then lc", "entropy-quantization"
+
+
+@pytest.mark.parametrize(
+    ("heuristics", "codes"),
+    [
+        (make(ratio_needed=CODES_BEYOND), "none"),
+        (make(ratio_needed=ABOVE), BOTH),
+        (make(ratio_needed=math.inf), BOTH),
+        (make(ratio_needed=INTEGERS_SUFFICE, resources="none"), "none"),
+        (make(ratio_needed=math.nextafter(INTEGERS_SUFFICE, math.inf), resources="none"), QUICK),
+        (make(ratio_needed=ABOVE, resources="none"), QUICK),
+        (make(ratio_needed=ABOVE, train_samples=0), QUICK),
+        (make(ratio_needed=ABOVE, resources="limited"), BOTH),
+        (make(ratio_needed=1.5, packed=True), BOTH),
+        (make(ratio_needed=1.5, packed=True, resources="none"), QUICK),
+        (make(ratio_needed=math.inf, packed=True, train_samples=0), QUICK),
+        *[
+            (make(ratio_needed=100.0, objective=objective, packed=packed), "none")
+            for objective in ("latency", "compute", "energy")
+            for packed in (False, True)
+        ],
+        (make(ratio_needed=ABOVE, backend="gpu"), BOTH),
+        (make(LOGISTIC, ratio_needed=ABOVE), BOTH),
+    ],
+)
+def test_codes(heuristics: Heuristics, codes: str) -> None:
+    assert walk(LC, heuristics)[0] == codes
+
+
+def test_codes_are_chosen_for_stated_reasons() -> None:
+    _, decisions = walk(LC, make(ratio_needed=30.0))
+    assert [(d.rule, d.answer, d.evidence) for d in decisions] == [
+        ("L1", "yes", "objective size"),
+        ("L2", "no", "format onnx"),
+        ("L4", "no", "30x is needed"),
+        ("L3", "yes", "the budget affords about 20 epochs of 10000 samples"),
+        ("L5", "yes", "30x is needed"),
+    ]
+    _, decisions = walk(LC, make(packed=True))
+    assert [(d.rule, d.evidence) for d in decisions[1:2]] == [("L2", "format packed")]
+
+
 def test_evidence_carries_the_numbers() -> None:
     _, decisions = walk(STRATEGY, make(LENET))
     assert [decision.rule for decision in decisions] == ["S1", "S2", "S3"]
@@ -333,7 +384,7 @@ def gathered(metric: Metric = ACCURACY, budget: str = "20min", drop: str = "1%",
         "augmented": False,
     }
     target = parse_target(changes.pop("target", "10x"), "size")
-    goal = Goal(objective="size", target=target, floor=floor)
+    goal = Goal(objective="size", target=target, floor=floor, format=changes.pop("form", "onnx"))
     profile = changes.pop("profile", RESNET)
     return gather(profile, metric, goal, parse_budget(budget), **{**facts, **changes})
 
@@ -343,6 +394,8 @@ def test_gather_reads_the_goal() -> None:
     assert gathered(target="50KB").ratio_needed == 20.0
     assert gathered(target="max").ratio_needed == math.inf
     assert gathered().accuracy_like
+    assert not gathered().packed
+    assert gathered(form="packed").packed
     assert gathered().natural_images
     assert not gathered(profile=LENET).natural_images
     assert not gathered(profile=TRANSFORMER).natural_images

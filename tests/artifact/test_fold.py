@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from easycompress.quantization.fold import find_pairs, fold, fold_checked
+from easycompress.artifact.fold import find_pairs, fold, fold_checked
 
 FOLDED = {
     nets.BatchNormed: [("features.0", "features.1"), ("features.4", "features.5"), ("hidden", "norm")],

@@ -1,0 +1,86 @@
+"""Learning-compression against the numbers it must reach: C steps, file sizes, and trained nets.
+
+    python -m benchmarks.lc --zoo ZOO --data DATA [--rows NAME ...] [--steps]
+
+Every row is kept in benchmarks/results/lc.json with its settings, seconds and epochs, and isn't run again; a killed row
+goes on at its last epoch. Drops are on the report split (the test split), from the written file in ONNX Runtime; the
+fine-tuning's best epoch is chosen on the select split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.lc_rows import ROWS, Row, carry_out
+from benchmarks.lc_steps import STEPS
+from benchmarks.zoo import add_folders
+
+RESULTS = Path(__file__).parent / "results" / "lc.json"
+
+
+def main() -> None:
+    """Run what isn't known yet and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_folders(parser)
+    parser.add_argument("--rows", nargs="*", help="names of trained rows; default: all that have no result yet")
+    parser.add_argument("--work", type=Path, default=Path("out/lc-benchmark"), help="folder of checkpoints and files")
+    parser.add_argument("--again", action="store_true", help="run rows that have a result already")
+    parser.add_argument("--only-print", action="store_true", help="print what is known")
+    options = parser.parse_args()
+    known = read()
+    options.work.mkdir(parents=True, exist_ok=True)
+    if not options.only_print:
+        for row in ROWS:
+            wanted = row.name in options.rows if options.rows else True
+            if options.zoo is not None and wanted and (options.again or row.name not in known["rows"]):
+                known = keep("rows", row.name, settings(row) | carry_out(row, options, options.work))
+                say(row.name, known["rows"][row.name])
+        for name, step in STEPS.items():
+            if not options.rows and (options.again or name not in known["steps"]):
+                known = keep("steps", name, step(options))
+    for name in (row.name for row in ROWS):
+        if name in known["rows"]:
+            say(name, known["rows"][name])
+        else:
+            print(f"{name}: not run")
+    for name, value in known["steps"].items():
+        print(f"{name}: {value}")
+
+
+def settings(row: Row) -> dict[str, Any]:
+    """Return what was asked for, as JSON."""
+    return {"model": row.model, "goal": row.goal, "augment": row.augment, "technique": row.technique,
+            "biases": row.biases, "recipe": asdict(row.recipe)}  # fmt: skip
+
+
+def read() -> dict[str, Any]:
+    """Return what is known."""
+    return dict(json.loads(RESULTS.read_text())) if RESULTS.exists() else {"steps": {}, "rows": {}}
+
+
+def keep(part: str, name: str, value: dict[str, Any]) -> dict[str, Any]:
+    """Write one result beside those that are there by now; return all."""
+    known = read()
+    known[part][name] = value
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(known, indent=1) + "\n")
+    return known
+
+
+def say(name: str, row: dict[str, Any]) -> None:
+    """Print one row of the table."""
+    report, select = row["report"]["drop"], row["select"]["drop"]
+    print(
+        f"{name}: drop {report:.2f} (select {select:.2f}); rho {row['rho_storage_formula']:.1f} by formula, "
+        f"model.onnx {row['onnx_ratio']:.1f}x, model.ecz {row['ecz_ratio']:.1f}x; {row['epochs']} epochs, "
+        f"{row['seconds']:.0f} s | {row['goal']}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

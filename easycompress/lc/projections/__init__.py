@@ -1,0 +1,1 @@
+"""C steps: each file states the problems that it solves."""

@@ -1,0 +1,85 @@
+"""The settings of learning-compression and of its training-free half."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from easycompress.core.plan import Action
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Scheme = Literal[
+    "entropy", "quantize", "prune", "low-rank", "quantize+prune", "quantize+low-rank", "low-rank+prune",
+    "quantize+low-rank+prune",
+]  # fmt: skip
+
+MOST_BITS = 8.0
+"""Bits a weight at strength 0, where a code stops to be worth it."""
+
+DECADES = 7.0
+"""Strength 1 divides MOST_BITS by 2 to this power: 0.0625 bits a weight."""
+
+
+class Coded(Action):
+    """What actions that store weights as codes share: the strength sets the bits a weight, geometrically."""
+
+    strength: float | None = Field(default=None, ge=0, le=1)
+
+    def amount(self, strength: float) -> str:
+        """Return the bits a weight."""
+        return f"{bits_at(strength):.3g} bits a weight"
+
+
+class EntropyQuantization(Coded):
+    """Store every weight on few levels whose code length is part of the choice; nothing is trained.
+
+    method nearest: each weight goes to the level of least error^2 + slope x bits, one slope for all layers. feedback:
+    each column's error is made up for by the columns after it, by the second moments of the layers' inputs over
+    `samples` calibration samples. biases: whether they are stored in 8 bits as well.
+    """
+
+    finishes: ClassVar[bool] = True
+    slack: ClassVar[float] = 1.02
+
+    kind: Literal["entropy-quantization"] = "entropy-quantization"
+    method: Literal["nearest", "feedback"] = "nearest"
+    samples: int = Field(default=1024, ge=1)
+    biases: Literal["float", "8-bit"] = "float"
+
+    def untrained(self) -> Self | None:
+        """Return the quick method: at the same bits a weight its file is about as large."""
+        return self.model_copy(update={"method": "nearest"})
+
+    def variants(self) -> tuple[Self, ...]:
+        """Return the other method as the second choice."""
+        other = "feedback" if self.method == "nearest" else "nearest"
+        return (self, self.model_copy(update={"method": other}))
+
+
+class LearningCompression(Coded):
+    """Alternate training and compressing until the weights are what the code says, then train what stays free.
+
+    `scheme`: which forms the weights of convolutions and linear layers take; what stands with + is added up. entropy:
+    levels under a budget of code length. quantize: a codebook a layer. prune: nonzeros over all layers. low-rank: a
+    rank a layer. `technique` is what the L step minimises: the task's loss (hard), or that and the original's answers
+    (combined). `biases`: whether they are stored in 8 bits as well. `epochs` None: as many as the budget allows.
+    """
+
+    trains: ClassVar[bool] = True
+    effort: ClassVar[float] = 3.0
+    patience: ClassVar[float] = 3.0
+    slack: ClassVar[float] = 1.03
+
+    kind: Literal["lc"] = "lc"
+    scheme: Scheme = "entropy"
+    technique: Literal["hard", "combined"] = "combined"
+    biases: Literal["float", "8-bit"] = "float"
+    epochs: int | None = Field(default=None, ge=1)
+
+
+def bits_at(strength: float) -> float:
+    """Return the bits a weight of a strength in [0, 1]."""
+    return float(MOST_BITS * 2.0 ** (-DECADES * strength))

@@ -1,0 +1,108 @@
+"""Learning-compression as a technique."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from easycompress.lc.biases import coded_biases
+from easycompress.lc.factor import factor, refactor
+from easycompress.lc.papers import ratios
+from easycompress.lc.run import Means, Recipe, run
+from easycompress.lc.schedule import spread
+from easycompress.lc.schemes import tasks_for
+from easycompress.lc.settings import LearningCompression, bits_at
+from easycompress.technique import Applied, Context, Need
+from easycompress.training.speed import Speed
+from easycompress.training.terms import Distil, Labels, Term
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from easycompress.core.profile import ModelProfile
+
+FIRST_MU, LAST_MU = 1e-4, 1.0
+"""Between these the penalty parameter grows geometrically: from free weights to weights that are the code's.
+
+Found on LeNet300 at 0.5 bits a weight, 24 epochs: 1e-4 to 1 ends 0.2 to 0.3 points above 1e-3 to 1 and 1e-2 to 3.
+"""
+
+FIRST_RATE, LAST_RATE = 0.1, 0.005
+
+TUNING_SHARE = 0.2
+"""Share of the epochs for what stays free once the code is settled."""
+
+TUNING_RATE = 0.01
+
+LEAST_STEPS, MOST_STEPS = 10, 60
+"""Alternations of L and C steps; with few epochs an L step is a part of one."""
+
+TEMPERATURE, ALPHA = 2.0, 0.3
+
+
+class LearningCompressor:
+    """Finds the best weights among those that a code can say."""
+
+    name = "lc"
+    settings = LearningCompression
+    needs: frozenset[Need] = frozenset()
+    source = "Carreira-Perpinan and Idelbayev, LC algorithm; Idelbayev and Carreira-Perpinan, additive combinations"
+
+    def refuses(self, profile: ModelProfile, action: LearningCompression) -> str | None:  # noqa: ARG002 - the protocol
+        """Refuse a model without weights to code."""
+        if not any(layer.family in ("convolutional", "linear", "attention") for layer in profile.layers):
+            return "learning-compression: the model has no convolution and no linear layer"
+        return None
+
+    def apply(self, model: nn.Module, action: LearningCompression, context: Context) -> Applied:
+        """Train as the context allows; without epochs this is direct compression."""
+        strength = action.strength or 0.0
+        tasks = tasks_for(action.scheme, model, bits_at(strength))
+        data = context.task.data
+        epochs = min(action.epochs or context.epochs, context.epochs)
+        speed = context.speed or Speed(threads=1, channels_last=False, bfloat16=False, step_seconds=0.0)  # unused then
+        means = Means(
+            data.train, _term(action, context), speed, context.evaluate, context.task.augment, context.out_of_time,
+            context.progress,
+        )  # fmt: skip
+        made = run(
+            model,
+            tasks,
+            recipe_for(epochs, context.samples or len(data.train), context.seed),
+            means,
+            context.checkpoint,
+        )
+        macs = {layer.name: layer.macs for layer in context.profile.layers}
+        paper = ratios(model, made.codes, macs)
+        codes, factored = factor(model, made.codes)
+        if action.biases == "8-bit":
+            codes |= coded_biases(model)
+        record = {"scheme": action.scheme, "factored": factored, "papers": paper.named()}
+        return Applied(model.eval(), record, codes, history=made.tuning, epochs=round(made.epochs))
+
+    def replay(self, model: nn.Module, record: dict[str, Any], example: torch.Tensor) -> nn.Module:  # noqa: ARG002 - the protocol
+        """Make two layers of what was low rank; the codes come with the state dict."""
+        return refactor(model, record["factored"])
+
+
+def recipe_for(epochs: int, samples: int, seed: int) -> Recipe:
+    """Return how `epochs` epochs of `samples` samples are spent: steps of whole epochs where there are many."""
+    if not epochs:
+        return Recipe(spread(FIRST_MU, LAST_MU, 0))
+    tuning = round(TUNING_SHARE * epochs)
+    learning = max(epochs - tuning, 1)
+    steps = min(max(learning, LEAST_STEPS), MOST_STEPS)
+    each = math.ceil(learning * samples / steps)
+    whole = max(1, round(each / samples))
+    return Recipe(
+        spread(FIRST_MU, LAST_MU, steps), epochs=whole, lr=FIRST_RATE, lr_last=LAST_RATE, tune_epochs=tuning,
+        tune_lr=TUNING_RATE, samples=min(math.ceil(each / whole), samples), seed=seed,
+    )  # fmt: skip
+
+
+def _term(action: LearningCompression, context: Context) -> Term:
+    hard = Labels(context.task.loss)
+    if action.technique == "hard" or context.teacher is None:
+        return hard
+    return Distil("combined", context.teacher(), hard, TEMPERATURE, ALPHA)

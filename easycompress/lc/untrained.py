@@ -1,0 +1,106 @@
+"""Entropy-constrained quantization without training, as a technique."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from easycompress.codes.codebook import Codebook
+from easycompress.lc.biases import coded_biases
+from easycompress.lc.feedback import Feedback
+from easycompress.lc.norms import reestimate
+from easycompress.lc.projections.entropy import EntropyConstrained, code_length
+from easycompress.lc.settings import EntropyQuantization, bits_at
+from easycompress.lc.statistics import collect
+from easycompress.lc.tasks import weights_of
+from easycompress.technique import Applied, Context, Need
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from easycompress.codes.base import Code
+    from easycompress.core.profile import ModelProfile
+
+NEAR = 0.01
+"""The slope is found when the code length is within this share of the budget."""
+
+TRIES = 8
+
+
+class EntropyQuantizer:
+    """Weights on few levels by rate and distortion, in seconds."""
+
+    name = "entropy-quantization"
+    settings = EntropyQuantization
+    needs: frozenset[Need] = frozenset({"calibration"})
+    source = "Chou, Lookabaugh and Gray 1989; Frantar et al., GPTQ, 2023"
+
+    def refuses(self, profile: ModelProfile, action: EntropyQuantization) -> str | None:  # noqa: ARG002 - the protocol
+        """Refuse a model without weights to code."""
+        if not any(layer.family in ("convolutional", "linear", "attention") for layer in profile.layers):
+            return "entropy quantization: the model has no convolution and no linear layer"
+        return None
+
+    def apply(self, model: nn.Module, action: EntropyQuantization, context: Context) -> Applied:
+        """Quantize to the bits of the strength, then batch norm and biases."""
+        names = weights_of(model)
+        weights = {name: model.get_parameter(name).detach() for name in names}
+        bits = bits_at(action.strength or 0.0)
+        inputs = context.task.data.calibration.inputs[: action.samples]
+        codes: dict[str, Code] = {}
+        shifts: dict[str, Tensor] = {}
+        if action.method == "feedback" and len(inputs) and names:
+            codes, shifts = _fed_back(model, weights, bits, inputs)
+        else:
+            made = EntropyConstrained(bits_per_weight=bits).project(list(weights.values()), 1.0)
+            codes = dict(zip(weights, made, strict=True))
+        with torch.no_grad():
+            for name, code in codes.items():
+                model.get_parameter(name).copy_(code.dense())
+            for name, shift in shifts.items():
+                bias = getattr(model.get_submodule(name.rpartition(".")[0]), "bias", None)
+                if bias is not None:
+                    bias += shift
+        reestimate(model, inputs)
+        if action.biases == "8-bit":
+            codes |= coded_biases(model)
+        return Applied(model.eval(), {"bits": bits}, codes)
+
+    def replay(self, model: nn.Module, record: dict[str, Any], example: torch.Tensor) -> nn.Module:  # noqa: ARG002 - the protocol
+        """Change nothing: the codes come with the state dict."""
+        return model
+
+
+def _fed_back(
+    model: nn.Module, weights: dict[str, Tensor], bits: float, inputs: Tensor
+) -> tuple[dict[str, Code], dict[str, Tensor]]:
+    """Return codes of about `bits` bits a weight, and what each layer's mean output lost.
+
+    Layers without statistics (groups, recurrent) are quantized to the nearest level at the same slope.
+    """
+    layers = {name: Feedback(weights[name], known) for name, known in collect(model, inputs, weights).items()}
+    others = [name for name in weights if name not in layers]
+    count = max(sum(weight.numel() for weight in weights.values()), 1)
+    power = sum(float((weight * weight).sum()) for weight in weights.values()) / count or 1.0  # zeros are zeros
+
+    def make(slope: float) -> tuple[dict[str, Codebook], dict[str, Codebook]]:
+        found = EntropyConstrained(lam=slope / 2).project([weights[name] for name in others], 1.0)
+        plain = [code for code in found if isinstance(code, Codebook)]  # all of them
+        return {name: layer.quantize(slope) for name, layer in layers.items()}, dict(zip(others, plain, strict=True))
+
+    low, high = -24.0, 6.0  # log2 of slope / power; the length falls as the slope rises
+    point = -4.0
+    made, rest = make(power * 2.0**point)
+    for _ in range(TRIES):
+        length = sum(code_length(code) for code in (*made.values(), *rest.values()))
+        error = math.log2(length / (bits * count))
+        if abs(error) <= NEAR:
+            break
+        low, high = (point, high) if error > 0 else (low, point)
+        guess = point + 2 * error  # at rates below one, a slope four times as large about halves the length
+        point = guess if low < guess < high else (low + high) / 2
+        made, rest = make(power * 2.0**point)
+    lost = {name: layer.lost(made[name]) for name, layer in layers.items()}
+    return {name: made[name] if name in made else rest[name] for name in weights}, lost

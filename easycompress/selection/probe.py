@@ -1,0 +1,81 @@
+"""Direct compression of each candidate at the needed size: seconds that tell which codes lose least."""
+
+from __future__ import annotations
+
+import copy
+import math
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from easycompress.artifact.exports import Exports
+from easycompress.artifact.write import write_model
+from easycompress.core.progress import Silent
+from easycompress.lc.settings import DECADES, MOST_BITS, LearningCompression
+from easycompress.lc.technique import LearningCompressor
+from easycompress.selection.trees.lc import SCHEMES
+from easycompress.technique import Context
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from easycompress.core.profile import ModelProfile
+    from easycompress.core.task import Task
+
+SAMPLES = 1024
+"""Training samples, or else select's, that the loss is taken on."""
+
+CORRECTIONS = 3
+"""Times that the strength is corrected by the bytes of the file it gave."""
+
+CLOSE = 0.03
+"""Files within this share of the wanted bytes are compared as if they were of one size."""
+
+
+def losses(task: Task, profile: ModelProfile, wanted_bytes: float, *, packed: bool) -> dict[str, float]:
+    """Return the loss of each candidate whose file takes about `wanted_bytes`, nothing trained.
+
+    A candidate that can't be made that small is left out. The loss is infinite where the outputs are no numbers.
+    """
+    exports = Exports()
+    found: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(prefix="easycompress-") as folder:
+        for scheme in SCHEMES:
+            made = _at_size(task, profile, scheme, wanted_bytes, Path(folder), exports, packed=packed)
+            if made is not None:
+                found[scheme] = _loss(made, task)
+    return found
+
+
+def _at_size(
+    task: Task, profile: ModelProfile, scheme: str, wanted: float, folder: Path, exports: Exports, *, packed: bool
+) -> nn.Module | None:
+    """Return the model directly compressed so that its file takes about `wanted` bytes; None where it stays larger."""
+    context = Context(task, profile, 0, Silent())
+    bits = min(8 * wanted / max(profile.params, 1), MOST_BITS)
+    model, size = None, math.inf
+    for _ in range(CORRECTIONS):
+        strength = min(max(math.log2(MOST_BITS / bits) / DECADES, 0.0), 1.0)
+        biases = "8-bit" if packed else "float"
+        action = LearningCompression.model_validate({"scheme": scheme, "strength": strength, "biases": biases})
+        applied = LearningCompressor().apply(copy.deepcopy(task.model), action, context)
+        path = folder / "probe.onnx"
+        file = write_model(applied.model, task.example, path, codes=applied.codes, packed=packed, exports=exports)
+        model, size = applied.model, file.stat().st_size
+        if abs(size / wanted - 1) <= CLOSE:
+            break
+        bits = min(bits * wanted / size, MOST_BITS)
+    return model if size <= (1 + 2 * CLOSE) * wanted else None
+
+
+def _loss(model: nn.Module, task: Task) -> float:
+    split = task.data.train if len(task.data.train) else task.data.select
+    with torch.no_grad():
+        outputs = model(split.inputs[:SAMPLES]).float()
+        targets = None if split.targets is None else split.targets[:SAMPLES]
+        if targets is None:
+            targets = task.model(split.inputs[:SAMPLES]).argmax(1)
+        value = float(task.loss(outputs, targets))
+    return value if math.isfinite(value) else math.inf

@@ -1,0 +1,119 @@
+"""Whether weights are stored as codes, and which: learning-compression, or quantization under a code length."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from easycompress.selection.rules import Answer, Rule
+from easycompress.selection.walk import Ask, Leaf
+
+if TYPE_CHECKING:
+    from easycompress.selection.heuristics import Heuristics
+
+SCHEMES = ("entropy", "quantize+prune", "prune", "low-rank+prune")
+"""What is probed: the rate-distortion optimum, the papers' best for lean nets, and for over-parameterised ones."""
+
+INTEGERS_SUFFICE = 3.8
+"""Up to this ratio int8 alone reaches a size; measured: LeNet5 3.8x, ResNet20 3.1x of 4x."""
+
+CODES_BEYOND = 12.0
+"""From this ratio on pruning and int8 together take most of the channels: LeNet5 at 10x keeps three in five."""
+
+
+def _objective(heuristics: Heuristics) -> Answer:
+    return "yes" if heuristics.objective == "size" else "no", f"objective {heuristics.objective}"
+
+
+def _packed(heuristics: Heuristics) -> Answer:
+    return "yes" if heuristics.packed else "no", "format packed" if heuristics.packed else "format onnx"
+
+
+def _trains(heuristics: Heuristics) -> Answer:
+    possible = heuristics.resources != "none" and heuristics.train_samples > 0
+    evidence = f"the budget affords about {heuristics.epochs_text} epochs of {heuristics.train_samples} samples"
+    return "yes" if possible else "no", evidence
+
+
+def _little(heuristics: Heuristics) -> Answer:
+    answer = "yes" if heuristics.ratio_needed <= INTEGERS_SUFFICE else "no"
+    return answer, f"{heuristics.ratio_needed:.3g}x is needed"
+
+
+def _much(heuristics: Heuristics) -> Answer:
+    return "yes" if heuristics.ratio_needed > CODES_BEYOND else "no", f"{heuristics.ratio_needed:.3g}x is needed"
+
+
+def _least_loss(heuristics: Heuristics) -> Answer:
+    losses = dict(heuristics.code_losses)
+    if not losses:
+        return "entropy", "no candidate was tried, or none became that small"
+    best = min(losses, key=lambda scheme: losses[scheme])
+    return best, "loss " + ", ".join(f"{scheme} {loss:.3g}" for scheme, loss in losses.items())
+
+
+_PAPERS = "Idelbayev and Carreira-Perpinan: lean nets are best quantized, with corrections; the threshold is ours"
+
+L1 = Rule(
+    "L1",
+    "Is the size of the file to fall?",
+    _objective,
+    "none: objective size",
+    "ours: a code makes a file smaller, not faster",
+)
+L2 = Rule(
+    "L2",
+    "Is the file entropy coded?",
+    _packed,
+    "none: --format packed",
+    "ours: a fraction of a bit a weight is real only there",
+)
+L3 = Rule("L3", "Can anything be trained?", _trains, "none: a budget and training data", "ours")
+L4 = Rule(
+    "L4",
+    "Is so little needed that integers suffice?",
+    _little,
+    f"at most {INTEGERS_SUFFICE:g}x (INTEGERS_SUFFICE)",
+    "ours, measured: int8 is also faster, a code is not",
+)
+L5 = Rule(
+    "L5",
+    "Is more needed than pruning and integers bring easily?",
+    _much,
+    f"more than {CODES_BEYOND:g}x (CODES_BEYOND)",
+    _PAPERS,
+)
+
+L6 = Rule(
+    "L6",
+    "Which codes lose least at this size, before any training?",
+    _least_loss,
+    "none: the least loss; entropy where nothing could be tried",
+    "ours: seconds of direct compression (mu = 0) of each candidate at the needed bytes; the papers' finding that the "
+    "choice depends on the model (LC comparison, section V)",
+)
+
+WITHOUT_TRAINING = Leaf("entropy-quantization")
+WITH_TRAINING = Ask(L6, {scheme: Leaf(f"entropy-quantization, then lc {scheme}") for scheme in SCHEMES})
+
+LC = Ask(
+    L1,
+    {
+        "no": Leaf("none"),
+        "yes": Ask(
+            L2,
+            {
+                "yes": Ask(L3, {"yes": WITH_TRAINING, "no": WITHOUT_TRAINING}),
+                "no": Ask(
+                    L4,
+                    {
+                        "yes": Leaf("none"),
+                        "no": Ask(
+                            L3,
+                            {"yes": Ask(L5, {"yes": WITH_TRAINING, "no": Leaf("none")}), "no": WITHOUT_TRAINING},
+                        ),
+                    },
+                ),
+            },
+        ),
+    },
+)
