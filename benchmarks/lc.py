@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lc_rows import ROWS, Row, carry_out
+from benchmarks.lc_rows import ROWS, UNTRAINED, Row, carry_out, carry_out_untrained
 from benchmarks.lc_steps import STEPS
 from benchmarks.zoo import add_folders
 
@@ -31,24 +31,41 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="run rows that have a result already")
     parser.add_argument("--only-print", action="store_true", help="print what is known")
     options = parser.parse_args()
-    known = read()
     options.work.mkdir(parents=True, exist_ok=True)
     if not options.only_print:
-        for row in ROWS:
-            wanted = row.name in options.rows if options.rows else True
-            if options.zoo is not None and wanted and (options.again or row.name not in known["rows"]):
-                known = keep("rows", row.name, settings(row) | carry_out(row, options, options.work))
-                say(row.name, known["rows"][row.name])
-        for name, step in STEPS.items():
-            if not options.rows and (options.again or name not in known["steps"]):
-                known = keep("steps", name, step(options))
-    for name in (row.name for row in ROWS):
+        run(options)
+    known = read()
+    for name in (row.name for row in (*UNTRAINED, *ROWS)):
         if name in known["rows"]:
             say(name, known["rows"][name])
         else:
             print(f"{name}: not run")
     for name, value in known["steps"].items():
         print(f"{name}: {value}")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run what isn't known yet, the quick rows first."""
+    known = read()
+
+    def wanted(part: str, name: str) -> bool:
+        chosen = name in options.rows if options.rows else True
+        return chosen and (options.again or name not in known[part])
+
+    for name, step in STEPS.items():
+        if wanted("steps", name):
+            keep("steps", name, step(options))
+    if options.zoo is None:
+        return
+    for quick in UNTRAINED:
+        if wanted("rows", quick.name):
+            keep("rows", quick.name, asdict(quick) | carry_out_untrained(quick, options, options.work))
+    for row in ROWS:
+        if wanted("rows", row.name):
+            say(
+                row.name,
+                keep("rows", row.name, settings(row) | carry_out(row, options, options.work))["rows"][row.name],
+            )
 
 
 def settings(row: Row) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from benchmarks.zoo import load_task
 from easycompress.artifact.onnx_export import export
 from easycompress.artifact.slim import slim
 from easycompress.artifact.write import write_model
+from easycompress.codes.codebook import Codebook
+from easycompress.codes.entropy import code_length
+from easycompress.core.progress import Silent
 from easycompress.intake.augment import make_augment
 from easycompress.lc.biases import coded_biases
 from easycompress.lc.papers import ratios
@@ -23,10 +27,13 @@ from easycompress.lc.projections.pruned import ConstraintL0
 from easycompress.lc.projections.quantized import AdaptiveQuantization
 from easycompress.lc.run import Means, Recipe, run
 from easycompress.lc.schedule import spread
+from easycompress.lc.settings import DECADES, MOST_BITS, EntropyQuantization
 from easycompress.lc.tasks import each, weights_of
+from easycompress.lc.untrained import EntropyQuantizer
 from easycompress.measure.profile import profile
 from easycompress.measure.runtime import scores_of
 from easycompress.measure.statistics import paired_drop
+from easycompress.technique import Context
 from easycompress.training.speed import tune
 from easycompress.training.terms import Distil, Labels, make_teacher
 
@@ -90,6 +97,25 @@ def _within(ratio: str, points: float, epochs: int = 60) -> str:
     return f"{epochs} epochs: at least {ratio} at no more than {points:g} points"
 
 
+@dataclass(frozen=True)
+class Untrained:
+    """One result without training: the method and the bits a weight that it is given."""
+
+    name: str
+    model: str
+    bits: float
+    method: str
+    goal: str
+
+
+UNTRAINED = (
+    Untrained("untrained lenet5 28x", "lenet5", 1.1, "nearest", "no training: at least 28x packed within 0.1 point"),
+    Untrained("untrained lenet5 50x", "lenet5", 0.6, "nearest", "no training: at least 50x packed within 0.3 points"),
+    Untrained("untrained lenet300", "lenet300", 1.1, "feedback", "no training; NNCodec: 20.9x at 0.16, 27.5x at 0.45"),
+    Untrained("untrained resnet20", "resnet20", 3.6, "feedback", "no training; NNCodec: 8.2x at 0.20, 10.6x at 0.90"),
+)
+"""Rows of seconds, beside the rival's numbers on the same models."""
+
 ROWS = (
     Row("lenet300 k=2", "lenet300", _one_bit, _short(), _toolkit(3.82, 30.5)),
     Row("lenet300 l0 5 %", "lenet300", lambda n: {n: ConstraintL0(share=0.05)}, _short(), _toolkit(0.94, 15.3)),
@@ -131,6 +157,20 @@ def carry_out(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, 
             "relative": [r["relative"] for r in made.rows]} | weigh(task, model, codes, stem)  # fmt: skip
 
 
+def carry_out_untrained(row: Untrained, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Quantize without training and return the row's numbers."""
+    task = load_task(row.model, options)
+    begin = time.perf_counter()
+    strength = math.log2(MOST_BITS / row.bits) / DECADES
+    action = EntropyQuantization.model_validate({"strength": strength, "method": row.method, "biases": "8-bit"})
+    graph = export(task.model, task.example)
+    facts = profile(task.model, graph, tuple(task.example.shape[1:]), 10)
+    applied = EntropyQuantizer().apply(copy.deepcopy(task.model), action, Context(task, facts, 0, Silent()))
+    stem = folder / row.name.replace(" ", "-")
+    found = weigh(task, applied.model, applied.codes, stem)
+    return {"seconds": round(time.perf_counter() - begin, 1), "epochs": 0} | found
+
+
 def weigh(task: Task, model: nn.Module, codes: dict[str, Any], stem: Path) -> dict[str, Any]:
     """Write both files, read them back, and return sizes, the papers' ratios and the drops on both splits."""
     plain = stem.with_name(f"{stem.name}-plain.onnx")
@@ -150,8 +190,22 @@ def weigh(task: Task, model: nn.Module, codes: dict[str, Any], stem: Path) -> di
         "rho_storage_formula": paper.storage, "rho_additions": paper.additions,
         "rho_multiplications": paper.multiplications, "onnx_bytes": path.stat().st_size,
         "ecz_bytes": packed.stat().st_size, "plain_bytes": before,
+        "formula_bytes": sum(p.numel() * 4 for p in task.model.parameters()) / paper.storage,
+        "ideal_bytes": ideal_bytes(codes, task.model),
         "onnx_ratio": before / path.stat().st_size, "ecz_ratio": before / packed.stat().st_size,
     }  # fmt: skip
+
+
+def ideal_bytes(codes: dict[str, Any], model: nn.Module) -> float:
+    """Return the code length under each tensor's own frequencies; what isn't a codebook counts what it stores."""
+    total = 0.0
+    for name, parameter in model.named_parameters():
+        code = codes.get(name)
+        if isinstance(code, Codebook):
+            total += code_length(code.indices.numpy(), len(code.entries)) / 8 + 4 * len(code.entries)
+        else:
+            total += 4 * parameter.numel() if code is None else code.bits() / 8
+    return total
 
 
 def accuracy(model: nn.Module, split: Split) -> float:

@@ -17,8 +17,10 @@ import yaml
 from tiny import Tiny, tiny
 
 from easycompress import Result, compress, load
+from easycompress.artifact.container import read_ecz
 from easycompress.artifact.onnx_export import export
 from easycompress.artifact.slim import slim
+from easycompress.artifact.write import unpacked
 from easycompress.executor import search
 from easycompress.executor.clock import Clock
 from easycompress.measure import latency
@@ -235,7 +237,7 @@ def test_what_arithmetic_rules_out_is_said_first_and_the_best_is_delivered(run: 
     assert done.result.exit_code == 1
     report = done.report
     assert (report["verdict"], report["target_met"], report["drop_met"]) == ("target-missed", False, True)
-    assert "even with every layer as narrow as this plan makes it the file reaches only" in report["summary"]
+    assert "the strongest setting of this plan gives a file of" in report["summary"]
     announced = next(i for i, text in enumerate(done.heard.all) if "1000x is out of reach" in text)
     assert not any("attempt" in text or "epoch" in text for text in done.heard.all[:announced])
     assert report["ratio"] > 8
@@ -297,6 +299,80 @@ def test_what_the_data_can_t_decide_says_how_many_samples_would(run: Callable[..
 
 def test_where_nothing_was_to_be_done_there_is_nothing_to_certify(run: Callable[..., Run]) -> None:
     assert run(target="1MB", certify=True, max_drop="0.1%").result.exit_code == 0
+
+
+@pytest.fixture(scope="module")
+def packed(run: Callable[..., Run]) -> Run:
+    return run(target="12x", format="packed", budget="none")
+
+
+def test_a_packed_file_counts_against_the_original_s_onnx(packed: Run, run: Callable[..., Run]) -> None:
+    assert packed.result.exit_code == 0
+    assert packed.kinds == ["entropy-quantization"]
+    assert packed.epochs == 0
+    original = (run(target="1MB").out / "model.onnx").stat().st_size
+    final = (packed.out / "model.ecz").stat().st_size
+    assert packed.report["baseline"]["size_bytes"] == original
+    assert packed.report["final"]["size_bytes"] == final
+    assert 12 <= packed.report["ratio"] == original / final < 14
+    assert packed.report["final"]["params"] == packed.report["baseline"]["params"]
+    assert packed.report["final"]["macs"] == packed.report["baseline"]["macs"]
+    assert {entry["path"] for entry in packed.report["artifacts"]} == ARTIFACTS | {"model.ecz"}
+
+
+def test_what_is_packed_unpacks_to_the_very_model(packed: Run, task: tuple[Tiny, Path], tmp_path: Path) -> None:
+    inputs, targets = (tensor.numpy() for tensor in task[0].splits["test"])
+    (tmp_path / "m.onnx").write_bytes(
+        unpacked(*read_ecz(packed.out / "model.ecz")).SerializeToString(deterministic=True)
+    )
+    assert (tmp_path / "m.onnx").read_bytes() == (packed.out / "model.onnx").read_bytes()
+    found = answers(tmp_path / "m.onnx", inputs)
+    assert (found == np.load(packed.out / "predictions.npz")["after"]).all()
+    assert packed.report["final"]["quality"] == pytest.approx(100 * (found == targets).mean())
+
+
+def test_a_packed_model_comes_back_with_the_file_s_weights(packed: Run, task: tuple[Tiny, Path]) -> None:
+    _, codes = read_ecz(packed.out / "model.ecz")
+    state = load(packed.out, task[0].model).state_dict()
+    record = json.loads((packed.out / "record.json").read_text())
+    assert record["schema"] == "easycompress-record/2"
+    assert {entry["form"] for entry in record["codes"].values()} == {"codebook", "affine-int8"}
+    stored = {name: code.code if code.form == "scaled" else code for name, code in codes.items()}  # type: ignore[attr-defined]
+    assert {"0.weight", "4.weight", "8.weight", "10.weight"} <= stored.keys()
+    assert all((state[name] == code.dense()).all() for name, code in stored.items())
+    inputs, _ = task[0].splits["test"]
+    same = load(packed.out, task[0].model)(inputs).argmax(1).numpy() == answers(
+        packed.out / "model.onnx", inputs.numpy()
+    )
+    assert same.mean() > 0.995  # the file's batch norm is rounded to float16
+    assert all((packed.result.model.state_dict()[name] == value).all() for name, value in state.items())
+
+
+def test_a_packed_run_repeats_its_verdict(packed: Run, task: tuple[Tiny, Path]) -> None:
+    path = task[1]
+    before = {file.name: file.read_bytes() for file in packed.out.iterdir() if file.is_file()}
+    again = compress(
+        path, factory=f"{path.parent}/net.py:make", data=str(path.parent / "data.npz"), out=packed.out, resume=True,
+        objective="size", max_drop="2%", budget="none", threads=1, target="12x", format="packed",
+    )  # fmt: skip
+    assert (again.exit_code, again.report.ratio) == (0, packed.report["ratio"])
+    assert {file.name: file.read_bytes() for file in packed.out.iterdir() if file.is_file()} == before
+
+
+def test_a_packed_target_out_of_reach_is_missed_with_the_best_there_is(run: Callable[..., Run]) -> None:
+    done = run(target="500x", format="packed", budget="none")
+    assert done.result.exit_code == 1
+    assert (done.report["verdict"], done.report["drop_met"]) == ("target-missed", True)
+    assert done.report["ratio"] == done.report["baseline"]["size_bytes"] / (done.out / "model.ecz").stat().st_size > 12
+
+
+def test_a_packed_target_already_met_changes_nothing(run: Callable[..., Run]) -> None:
+    done = run(target="1MB", format="packed")
+    assert (done.result.exit_code, done.report["ratio"], done.recipe) == (0, 1.0, [])
+    plain = (run(target="1MB").out / "model.onnx").read_bytes()
+    assert (done.out / "model.onnx").read_bytes() == plain
+    skeleton, codes = read_ecz(done.out / "model.ecz")
+    assert (skeleton.SerializeToString(deterministic=True), codes) == (plain, {})
 
 
 def test_compute(run: Callable[..., Run]) -> None:

@@ -35,13 +35,14 @@ DRIVER = """
 import sys, time
 from easycompress import deliver
 from easycompress.executor import run as running
+from easycompress.lc import run as learning
 from easycompress.measure import latency
 from easycompress.training import fit
 
 pause = float(sys.argv[1])
 running.MOST_ATTEMPTS = running.LEAST_ATTEMPTS = 3
 latency.PATIENCE, latency.ROUNDS = 0.0, 1
-save, measure = fit._Run.save, deliver.measure_pair
+save, measure, save_loop = fit._Run.save, deliver.measure_pair, learning.save_loop
 
 def saved(run, path):
     save(run, path)
@@ -51,7 +52,11 @@ def measured(*arguments):
     time.sleep(pause)
     return measure(*arguments)
 
-fit._Run.save, deliver.measure_pair = saved, measured
+def saved_loop(*arguments):
+    save_loop(*arguments)
+    time.sleep(pause)
+
+fit._Run.save, deliver.measure_pair, learning.save_loop = saved, measured, saved_loop
 from easycompress.cli import _run
 sys.exit(_run(sys.argv[2:]))
 """
@@ -68,12 +73,13 @@ class Task:
     """Where everything lies, and the flags of the run."""
 
     folder: Path
+    goal: tuple[str, ...] = ("--objective", "compute", "--target", "max", "--max-drop", "0.1%", "--budget", "16ep")
 
     def flags(self, out: Path, *more: str) -> list[str]:
         net, factory, data = self.folder / "net.safetensors", self.folder / "net.py", self.folder / "data.npz"
         return [
             "compress", str(net), "--factory", f"{factory}:make", "--data", str(data), "-o", str(out), "--threads", "1",
-            "--objective", "size", "--target", "max", "--max-drop", "0.1%", "--budget", "16ep", *more,
+            *self.goal, *more,
         ]  # fmt: skip
 
     def stop_at(
@@ -261,3 +267,30 @@ def test_resume_on_nothing_starts(story: Story, tmp_path: Path) -> None:
     out = tmp_path / "new"
     assert _run([*story.task.flags(out, "--resume", "--quiet"), "--target", "1x"]) == 0
     assert report(out)["verdict"] == "met"
+
+
+PACKED = ("--objective", "size", "--target", "max", "--max-drop", "0.5%", "--budget", "8ep", "--format", "packed")
+
+
+def quick_is_judged(out: Path) -> bool:
+    return "attempt 1: result" in entries(out)
+
+
+def learning_goes_on(out: Path) -> bool:
+    return any((out / "journal").glob("attempt *.lc.checkpoint"))
+
+
+def test_codes_and_their_training_go_on_where_they_were_stopped(tmp_path: Path) -> None:
+    tiny().write(tmp_path)
+    task, plain, stopped = Task(tmp_path, PACKED), tmp_path / "plain", tmp_path / "stopped"
+    code = _run(task.flags(plain, "--quiet"))
+    for moment in (quick_is_judged, learning_goes_on, delivering):
+        more = ["--resume"] if stopped.exists() else []
+        task.stop_at(stopped, moment, signal.SIGKILL, *more)
+        assert state_of(stopped) == "interrupted", moment.__name__
+    assert _run(task.flags(stopped, "--resume", "--quiet")) == code == 0
+    for name in ("model.ecz", "model.onnx", "recipe.yaml", "model.safetensors", "record.json"):
+        assert (stopped / name).read_bytes() == (plain / name).read_bytes(), name
+    assert report(stopped)["ratio"] == report(plain)["ratio"] > 1
+    kinds = {step["action"] for step in report(plain)["steps"]}
+    assert {"entropy-quantization", "lc"} <= kinds

@@ -35,7 +35,7 @@ class Action(Frozen):
     def describe(self) -> str:
         """Return the action as one short line for people."""
         settings = self.model_dump(exclude={"kind"}, exclude_none=True)
-        listed = ", ".join(f"{key} {value}" for key, value in settings.items())
+        listed = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in settings.items())
         return f"{self.kind} ({listed})" if listed else self.kind
 
     @property

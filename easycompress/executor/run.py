@@ -32,6 +32,10 @@ LEAST_ATTEMPTS = 4
 NEAR = 3.0
 """A rejected attempt is trained once more, to the end, when its drop is at most this many times the permitted one."""
 
+LEAST_PROBES = 3
+"""Untrained candidates between the weakest and the strongest that are tried whatever the clock says: to begin with the
+strongest because time is short would spend all of it on a ruin."""
+
 PROBING_SHARE = 0.4
 """Share of a time budget that the search among untrained candidates may use; what is left is for training."""
 
@@ -62,7 +66,8 @@ def execute(plan: Plan, shop: Workshop, needed: float) -> Executed:
     main = _chain(Dial(plan.steps), shop, needed, quick.tried)
     if quick.best is None or (main.best is not None and main.best.ratio >= quick.best.ratio):
         return main.model_copy(update={"steps": (*_weakened(quick.steps), *main.steps)})
-    return main.model_copy(update={"best": quick.best, "steps": (*quick.steps, *_weakened(main.steps))})
+    steps = (*quick.steps, *_weakened(main.steps))
+    return Executed(best=quick.best, steps=steps, why=quick.why or main.why, tried=main.tried)
 
 
 def _weakened(steps: tuple[StepRecord, ...]) -> tuple[StepRecord, ...]:
@@ -80,7 +85,7 @@ def _chain(dial: Dial, shop: Workshop, needed: float, number: int) -> Executed:
     progress.now("writing untrained candidates: what is the least that reaches the target")
     steps: list[StepRecord] = []
     dial = _without_useless_int8(dial, shop, steps)
-    dial, least, exact = _least(dial, shop, aim)
+    dial, least, exact = _least(dial, shop, aim, number)
     most: float | None = None
     if least is None and needed != float("inf"):
         most = _ratio(shop, dial, 1.0)
@@ -94,7 +99,7 @@ def _chain(dial: Dial, shop: Workshop, needed: float, number: int) -> Executed:
     plain = dial.unfinished()
     if outcome.best is None and plain not in (dial, Dial(())) and _may_go_on(shop, number + len(outcome.tried)):
         progress.say("nothing with int8 keeps the floor; looking for the most that floating point does")
-        plain, least, _ = _least(plain, shop, aim)
+        plain, least, _ = _least(plain, shop, aim, number + len(outcome.tried))
         rest = _search(plain, shop, least, number + len(outcome.tried))
         outcome = Outcome(rest.best, [*outcome.tried, *rest.tried])
     steps.extend(_steps(outcome))
@@ -106,10 +111,11 @@ def _at_most(ratio: float) -> str:
     return f"the strongest setting of this plan gives a file of {ratio:.2f}x"
 
 
-def _least(dial: Dial, shop: Workshop, aim: float) -> tuple[Dial, float | None, bool]:
+def _least(dial: Dial, shop: Workshop, aim: float, number: int) -> tuple[Dial, float | None, bool]:
     """Return the dial and the least strength that reaches `aim`; a family that can't is widened to all layers.
 
-    The last is False where the clock ended the bisection, so that a lesser strength may do as well.
+    `number` attempts were made before. The last is False where the clock ended the search, so that a lesser strength
+    may do as well.
     """
     halvings = itertools.count(1)
     least: float | None = None
@@ -117,7 +123,7 @@ def _least(dial: Dial, shop: Workshop, aim: float) -> tuple[Dial, float | None, 
 
     def may_go_on() -> bool:
         nonlocal exact
-        exact = _may_probe(shop, next(halvings))
+        exact = _may_probe(shop, number, next(halvings))
         return exact
 
     for tried in dict.fromkeys((dial, dial.everywhere())):
@@ -213,13 +219,14 @@ def _may_go_on(shop: Workshop, number: int) -> bool:
     return bool(shop.trainer.journal.once(f"attempt {number}: may another follow", lambda: clock.left() >= least))
 
 
-def _may_probe(shop: Workshop, halving: int) -> bool:
+def _may_probe(shop: Workshop, number: int, halving: int) -> bool:
     """Tell whether there is time for another untrained candidate; journalled like every answer of the clock."""
     journal, budget = shop.trainer.journal, shop.trainer.clock.budget
-    if budget.kind != "time":
+    if budget.kind != "time" or halving <= LEAST_PROBES:
         return True
     until = PROBING_SHARE * budget.value
-    return bool(journal.once(f"halving {halving}: may it begin", lambda: journal.elapsed() < until))
+    key = f"after attempt {number}: halving {halving}: may it begin"
+    return bool(journal.once(key, lambda: journal.elapsed() < until))
 
 
 def _found(dial: Dial, strength: float, ratio: float, *, exact: bool) -> str:

@@ -143,21 +143,33 @@ class _FreeHalf(nn.Module):
 
 
 class _FreeAffine(nn.Module):
+    """A scale is stored times the length of its integers: a step then moves the weights as far as one without a code.
+
+    Else an integer of 127 would make the rate of its weight 16 000 times as high.
+    """
+
     integers: Tensor
+    lengths: Tensor
 
     def __init__(self, code: Affine) -> None:
         super().__init__()
         self.made = code
+        flat = code.values.reshape(len(code.scale), -1).float()
         self.register_buffer("integers", code.values)
-        self.scale = nn.Parameter(code.scale.float())
+        self.register_buffer("lengths", torch.linalg.vector_norm(flat, dim=1).clamp_min(1))
+        self.scales = nn.Parameter(code.scale.float() * self.lengths)
+
+    def now(self) -> Tensor:
+        """Return the scales."""
+        return self.scales / self.lengths
 
     def forward(self, original: Tensor) -> Tensor:
         """Return the dense tensor."""
-        return self.integers.float() * self.scale.reshape([-1] + [1] * (original.dim() - 1))
+        return self.integers.float() * self.now().reshape([-1] + [1] * (original.dim() - 1))
 
     def code(self) -> Code:
         """Return the code with the scales as they are now."""
-        return Affine(self.made.values, self.scale.detach().clone())
+        return Affine(self.made.values, self.now().detach())
 
 
 class _FreeSum(nn.Module):

@@ -29,7 +29,7 @@ from easycompress.lc.projections.quantized import AdaptiveQuantization, Binariza
 from easycompress.lc.run import Means, Recipe, run
 from easycompress.lc.schedule import Penalty, spread
 from easycompress.lc.tasks import each, weights_of
-from easycompress.lc.technique import FIRST_MU, FIRST_RATE, LAST_MU, LAST_RATE, TUNING_RATE, recipe_for
+from easycompress.lc.technique import BATCH, FIRST_MU, FIRST_RATE, LAST_MU, LAST_RATE, TUNING_RATE, recipe_for
 from easycompress.training.speed import tune
 from easycompress.training.terms import Labels
 
@@ -45,8 +45,6 @@ __all__ = [
     "HashedSharing", "Learned", "LowRankAt", "PenaltyL0", "PenaltyL1", "RankSelection", "Ternarization", "each",
     "learn", "weights_of",
 ]  # fmt: skip
-
-BATCH = 128
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,9 @@ def reestimate(model: nn.Module, inputs: Tensor, augment: Callable[[Tensor], Ten
         norm.train()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        for batch in torch.split(inputs, BATCH):
-            if len(batch) > 1:
-                model(batch if augment is None else augment(batch))
+        # Batches of one size, as each counts alike; none of a single sample, which has no variance.
+        for batch in torch.tensor_split(inputs, -(-len(inputs) // BATCH)):
+            model(batch if augment is None else augment(batch))
     for norm, momentum, state in zip(norms, momenta, states, strict=True):
         if not norm.num_batches_tracked:
             norm.load_state_dict(state)

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
+
 from easycompress.core.progress import Progress, Silent
 from easycompress.lc.algorithm import Loop, Pull, Watch, codes, learning_compression, put
 from easycompress.lc.checkpoint import load_loop, save_loop
@@ -31,6 +33,15 @@ if TYPE_CHECKING:
 
 NORM_SAMPLES = 1536
 """Training samples that batch norm statistics are taken over anew."""
+
+
+FIRST_SAMPLES = 256
+
+DIVERGED = 20.0
+"""An L step whose mean loss is this many times the first one (at least 1) is taken back and done at a calmer rate."""
+
+CALMER = 0.3
+"""What each such step multiplies the rate of all later ones by."""
 
 
 @dataclass(frozen=True)
@@ -108,20 +119,29 @@ def run(
             checkpoint(part).unlink(missing_ok=True)
     tuned = checkpoint is not None and checkpoint("lc-tune").exists()  # the loop was over, be it for lack of time
 
+    bound = (
+        DIVERGED * max(1.0, _first_loss(model, means)) if loop is None else float(loop.rows[0].get("bound", math.inf))
+    )
+    rollbacks = 0.0 if loop is None else sum(row.get("rollbacks", 0.0) for row in loop.rows)
+
     def l_step(net: nn.Module, step: int, pull: Pull) -> float:
+        nonlocal rollbacks
         schedule = Schedule(
-            epochs=recipe.epochs, lr=recipe.rate(step), shape="flat", batch=recipe.batch, samples=recipe.samples,
-            weight_decay=recipe.weight_decay, seed=recipe.seed + step,
+            epochs=recipe.epochs, lr=recipe.rate(step) * CALMER**rollbacks, shape="flat", batch=recipe.batch,
+            samples=recipe.samples, weight_decay=recipe.weight_decay, seed=recipe.seed + step,
         )  # fmt: skip
         label = f"LC step {step + 1}/{recipe.penalty.steps}"
-        hooks = Hooks(None, augment=means.augment, after_step=pull, progress=means.progress, label=label)
+        hooks = Hooks(None, bound=bound, augment=means.augment, after_step=pull, progress=means.progress, label=label)
         file = None if checkpoint is None else checkpoint(f"lc-{step}")
         history = fit(net, means.data, means.term, schedule, means.speed, hooks, file if recipe.epochs > 1 else None)
         if file is not None:
             file.unlink(missing_ok=True)
+        rollbacks += history.rollbacks
         return history.epochs[-1]["loss"] if history.epochs else math.nan
 
     def save(state: Loop) -> None:
+        before = sum(row.get("rollbacks", 0.0) for row in state.rows[:-1])
+        state.rows[-1] |= {"rollbacks": rollbacks - before, "bound": bound}
         if checkpoint is not None:
             save_loop(checkpoint("lc"), model, state)
 
@@ -135,6 +155,16 @@ def run(
         made, tuning = tune(model, made, recipe, means, checkpoint)
     model.eval()
     return Compressed(made, tuple(loop.rows), tuning, loop.step * recipe.epochs + len(tuning.epochs))
+
+
+def _first_loss(model: nn.Module, means: Means) -> float:
+    """Return the loss that training begins with, on a few samples: what a diverged one is told by."""
+    if not len(means.data):
+        return 0.0
+    few = means.data.take(slice(0, FIRST_SAMPLES))
+    with torch.no_grad():
+        loss = means.term(model(few.inputs).float(), few.targets, few.inputs, torch.arange(len(few)))
+    return float(loss)
 
 
 def tune(

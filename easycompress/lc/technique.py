@@ -28,7 +28,7 @@ FIRST_MU, LAST_MU = 1e-4, 1.0
 Found on LeNet300 at 0.5 bits a weight, 24 epochs: 1e-4 to 1 ends 0.2 to 0.3 points above 1e-3 to 1 and 1e-2 to 3.
 """
 
-FIRST_RATE, LAST_RATE = 0.1, 0.005
+FIRST_RATE, LAST_RATE = 0.05, 0.005
 
 TUNING_SHARE = 0.2
 """Share of the epochs for what stays free once the code is settled."""
@@ -36,7 +36,12 @@ TUNING_SHARE = 0.2
 TUNING_RATE = 0.01
 
 LEAST_STEPS, MOST_STEPS = 10, 60
-"""Alternations of L and C steps; with few epochs an L step is a part of one."""
+"""Alternations of L and C steps; with few epochs of much data an L step is a part of one."""
+
+LEAST_UPDATES = 60
+"""Optimizer steps of an L step: with fewer the weights don't come to where the pull and the loss balance."""
+
+BATCH = 128
 
 TEMPERATURE, ALPHA = 2.0, 0.3
 
@@ -87,17 +92,26 @@ class LearningCompressor:
 
 
 def recipe_for(epochs: int, samples: int, seed: int) -> Recipe:
-    """Return how `epochs` epochs of `samples` samples are spent: steps of whole epochs where there are many."""
+    """Return how `epochs` epochs of `samples` samples are spent.
+
+    An L step is as many whole epochs as its least number of optimizer steps takes, or a part of one where the data is
+    so large that fewer alternations than the least would come of it.
+    """
     if not epochs:
         return Recipe(spread(FIRST_MU, LAST_MU, 0))
     tuning = round(TUNING_SHARE * epochs)
     learning = max(epochs - tuning, 1)
-    steps = min(max(learning, LEAST_STEPS), MOST_STEPS)
-    each = math.ceil(learning * samples / steps)
-    whole = max(1, round(each / samples))
+    an_epoch = math.ceil(samples / BATCH)
+    whole = min(max(1, math.ceil(LEAST_UPDATES / an_epoch)), learning)
+    steps = min(learning // whole, MOST_STEPS)
+    if steps >= LEAST_STEPS or an_epoch < 2 * LEAST_UPDATES:
+        part, whole = samples, max(whole, learning // steps)
+    else:
+        steps, whole = LEAST_STEPS, 1
+        part = math.ceil(learning * samples / steps)
     return Recipe(
         spread(FIRST_MU, LAST_MU, steps), epochs=whole, lr=FIRST_RATE, lr_last=LAST_RATE, tune_epochs=tuning,
-        tune_lr=TUNING_RATE, samples=min(math.ceil(each / whole), samples), seed=seed,
+        tune_lr=TUNING_RATE, batch=BATCH, samples=min(part, samples), seed=seed,
     )  # fmt: skip
 
 

@@ -54,11 +54,15 @@ class Schedule:
 
 @dataclass
 class History:
-    """What happened: one row an epoch (`loss`, `quality`, `seconds`), and which epoch's weights the model now has."""
+    """What happened: one row an epoch (`loss`, `quality`, `seconds`), and which epoch's weights the model now has.
+
+    `rollbacks`: how often a loss that was no number, or beyond the bound, cost an epoch.
+    """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = -1
     best: float = -math.inf
+    rollbacks: int = 0
 
 
 @dataclass
@@ -67,12 +71,14 @@ class Hooks:
 
     `evaluate(model)` -> a score on *select*, larger is better; None: nobody asks, and the last epoch is kept. `start`
     is the score of the weights as they come, if known: training that doesn't beat it leaves them. `enough(score)` ->
-    stop early. `out_of_time(seconds)` -> True when another epoch of that many seconds must not begin.
-    `after_step(rate)` may change the weights after each step of the optimizer; `rate` is the learning rate it had.
+    stop early. `out_of_time(seconds)` -> True when another epoch of that many seconds must not begin. An epoch's mean
+    loss above `bound` counts as no number: training has diverged. `after_step(rate)` may change the weights after each
+    step of the optimizer; `rate` is the learning rate it had.
     """
 
     evaluate: Callable[[nn.Module], float] | None
     start: float = -math.inf
+    bound: float = math.inf
     enough: Callable[[float], bool] = lambda _: False
     out_of_time: Callable[[float], bool] = lambda _: False
     augment: Callable[[Tensor], Tensor] | None = None
@@ -144,7 +150,7 @@ class _Run:
             total += self._step(places)
         loss = float(total) / len(batches)
         self.model.eval()
-        if not math.isfinite(loss):
+        if not loss <= self.hooks.bound or not math.isfinite(loss):
             self._roll_back(time.perf_counter() - begin)
             return
         score = math.nan if self.hooks.evaluate is None else self.hooks.evaluate(self.model)
@@ -201,8 +207,9 @@ class _Run:
         self.model.load_state_dict(self.best_state)
         self.optimizer.state.clear()
         self.rollbacks += 1
+        self.history.rollbacks = self.rollbacks
         self.done = self.rollbacks > ROLLBACKS or self.hooks.out_of_time(seconds)
-        self.hooks.progress.say(f"{self.hooks.label}: the loss is not a number; back to the best epoch, rate / 10")
+        self.hooks.progress.say(f"{self.hooks.label}: the loss has diverged; back to the best epoch, rate / 10")
 
     def save(self, path: Path) -> None:
         """Write everything that the next epoch needs."""
@@ -234,4 +241,4 @@ class _Run:
         restore_optimizer(self.optimizer, parts["optimizer"])
         self.epoch, self.rollbacks, self.done = meta["epoch"], meta["rollbacks"], meta["done"]
         best = -math.inf if meta["best"] is None else meta["best"]
-        self.history = History(meta["epochs"], meta["best_epoch"], best)
+        self.history = History(meta["epochs"], meta["best_epoch"], best, self.rollbacks)

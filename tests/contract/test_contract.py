@@ -14,16 +14,20 @@ import yaml
 
 from easycompress.artifact.onnx_export import export
 from easycompress.artifact.slim import slim
+from easycompress.codes.reading import read_code
 from easycompress.core.errors import BadInput
+from easycompress.core.plan import Action
 from easycompress.core.profile import LayerProfile, ModelProfile
 from easycompress.technique import Need
 from easycompress.techniques import TECHNIQUES, parse_action, technique_for, technique_named
 
 if TYPE_CHECKING:
-    from easycompress.core.plan import Action
     from easycompress.technique import Applied, Technique
 
 STRENGTH = 0.4
+
+EPOCHS = 8
+"""Enough for the untrained net to become a better one, so that training that keeps the better weights keeps its own."""
 
 every_technique = pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.name)
 
@@ -42,13 +46,13 @@ def variants(technique: Technique[Any]) -> list[Action]:
         elif get_origin(field.annotation) is Literal:
             choices = get_args(field.annotation)
         found.extend(technique.settings(**(plain(technique) | {name: choice})) for choice in choices)
-    return found
+    return list(dict.fromkeys(found))
 
 
 def apply(technique: Technique[Any], action: Action) -> Applied:
     work = nets.task(nets.make(nets.BatchNormed))
     torch.manual_seed(torch.seed())  # results may depend on the context's seed alone
-    return technique.apply(copy.deepcopy(work.model), action, nets.training_context(work))
+    return technique.apply(copy.deepcopy(work.model), action, nets.training_context(work, EPOCHS))
 
 
 @functools.cache
@@ -122,8 +126,34 @@ def test_something_changes(technique: Technique[Any]) -> None:
 
 
 @every_technique
-def test_replay_rebuilds_the_module(technique: Technique[Any]) -> None:
+def test_no_more_is_trained_than_the_context_allows(technique: Technique[Any]) -> None:
     result = applied(technique)
+    assert result.epochs <= EPOCHS
+    work = nets.task(nets.make(nets.BatchNormed))
+    untrained = technique.apply(copy.deepcopy(work.model), technique.settings(**plain(technique)), nets.context(work))
+    assert untrained.epochs == 0
+
+
+every_choice = pytest.mark.parametrize(
+    ("technique", "action"),
+    [(technique, action) for technique in TECHNIQUES for action in variants(technique)],
+    ids=lambda value: value.describe() if isinstance(value, Action) else value.name,
+)
+
+
+@every_choice
+def test_every_choice_of_every_setting_keeps_the_contract(technique: Technique[Any], action: Action) -> None:
+    result = apply(technique, action)
+    assert_replayed(technique, result)
+    assert_stands_for_parameters(result)
+
+
+@every_technique
+def test_replay_rebuilds_the_module(technique: Technique[Any]) -> None:
+    assert_replayed(technique, applied(technique))
+
+
+def assert_replayed(technique: Technique[Any], result: Applied) -> None:
     record = json.loads(json.dumps(result.record, allow_nan=False))
     fresh = nets.make(nets.BatchNormed, seed=9)
     rebuilt = technique.replay(fresh, record, torch.zeros(2, *nets.SHAPE))
@@ -135,13 +165,18 @@ def test_replay_rebuilds_the_module(technique: Technique[Any]) -> None:
 
 @every_technique
 def test_codes_stand_for_the_parameters(technique: Technique[Any]) -> None:
-    result = applied(technique)
+    assert_stands_for_parameters(applied(technique))
+
+
+def assert_stands_for_parameters(result: Applied) -> None:
     parameters = dict(result.model.named_parameters())
     assert result.codes.keys() <= parameters.keys()
     for name, code in result.codes.items():
         assert torch.equal(code.dense(), parameters[name])
         assert code.bits() == 8 * sum(a.numel() * a.element_size() for a in code.arrays().values())
-        assert code.form
+        assert torch.equal(
+            read_code(code.form, json.loads(json.dumps(code.meta())), code.arrays()).dense(), code.dense()
+        )
 
 
 @every_technique

@@ -18,6 +18,7 @@ from easycompress.executor.clock import Clock
 from easycompress.executor.run import Executed, execute
 from easycompress.executor.search import MOST_ATTEMPTS, RESOLUTION
 from easycompress.executor.workshop import Attempt, Probe, Workshop
+from easycompress.lc.settings import EntropyQuantization, LearningCompression
 from easycompress.pruning.settings import StructuredPruning
 from easycompress.quantization.settings import StaticInt8
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from easycompress.executor.journal import Journal
 
 BASELINE = 1000.0
+CODES = Plan(steps=(LearningCompression(),), decisions=(), quick=(EntropyQuantization(),))
 FULL = Plan(steps=(StructuredPruning(), Distillation(), StaticInt8()), decisions=())
 
 
@@ -57,6 +59,8 @@ class FakeShop:
     limit: float = 1.0
     int8_limit: float = 1.0
     int8_ratio: float = 4.0
+    quick_limit: float = 1.0
+    curve: float = 1.0
     allowed: float = 1.5
     family_ratio: float = 20.0
     probe_seconds: float = 0.0
@@ -86,8 +90,11 @@ class FakeShop:
         for action in actions:
             if isinstance(action, StructuredPruning):
                 assert action.strength is not None
-                ratio *= (20.0 if action.strategy == "global" else self.family_ratio) ** action.strength
+                ratio *= (20.0 if action.strategy == "global" else self.family_ratio) ** action.strength**self.curve
             ratio *= self.int8_ratio if isinstance(action, StaticInt8) else 1
+            if isinstance(action, (EntropyQuantization, LearningCompression)):
+                assert action.strength is not None
+                ratio *= 40.0**action.strength**self.curve
         return ratio
 
     def probe(self, actions: Sequence[Action]) -> Probe:
@@ -102,9 +109,9 @@ class FakeShop:
         assert 0 < share <= 1
         assert step_seconds == 0.1
         self.made.append(tuple(actions))
-        strength = max((a.strength or 0.0 for a in actions if isinstance(a, StructuredPruning)), default=0.0)
-        int8 = any(isinstance(a, StaticInt8) for a in actions)
-        accepted = strength <= (self.int8_limit if int8 else self.limit)
+        strength = self.strengths()[-1]
+        int8, quick = (any(isinstance(a, kind) for a in actions) for kind in (StaticInt8, EntropyQuantization))
+        accepted = strength <= (self.quick_limit if quick else self.int8_limit if int8 else self.limit)
         drop = Drop(estimate=0.5 if accepted else 3.25, upper_95=None, n=10, worse=1, better=0, certified=False)
         ratio = self._ratio(actions)
         step = StepRecord(
@@ -112,7 +119,7 @@ class FakeShop:
         )
         return Attempt(
             tag=f"attempt {number}", actions=(), value=BASELINE / ratio, ratio=ratio, quality=99.0, drop=drop,
-            accepted=accepted, reason="", epochs=0, seconds=0.0, finishing=0.0, records=(), stages=(step,),
+            accepted=accepted, reason="", epochs=0, seconds=0.0, finishing=0.0, records=(), codes={}, stages=(step,),
             planned_epochs=int(self.budget != "none"),
         )  # fmt: skip
 
@@ -121,7 +128,10 @@ class FakeShop:
         return execute(plan, cast("Workshop", self), needed)
 
     def strengths(self) -> list[float]:
-        return [max((a.strength or 0.0 for a in m if isinstance(a, StructuredPruning)), default=0.0) for m in self.made]
+        return [max(getattr(action, "strength", None) or 0.0 for action in actions) for actions in self.made]
+
+    def kinds(self) -> list[str]:
+        return [action.kind for actions in self.made for action in actions]
 
 
 def test_the_least_pruning_that_reaches_the_target_and_no_more() -> None:
@@ -132,7 +142,7 @@ def test_the_least_pruning_that_reaches_the_target_and_no_more() -> None:
     assert done.why == ""
     assert [step.verdict for step in done.steps] == ["kept", "kept"]
     assert done.steps[0].action == "search"
-    assert shop.said == [f"the least pruning that reaches the target removes 31.2% of the channels: {done.best.ratio:.2f}x untrained"]  # fmt: skip  # noqa: E501
+    assert shop.said == [f"the least structured-pruning that reaches the target is 31.0% of the channels: {done.best.ratio:.2f}x untrained"]  # fmt: skip  # noqa: E501
 
 
 def test_what_int8_reaches_alone_is_not_pruned_and_not_trained() -> None:
@@ -140,7 +150,7 @@ def test_what_int8_reaches_alone_is_not_pruned_and_not_trained() -> None:
     done = shop.run()
     assert shop.made == [(StaticInt8(),)]
     assert done.steps[0].verdict == "skipped"
-    assert shop.said == ["the target needs no pruning: untrained, the file reaches 4.00x"]
+    assert shop.said == ["the target needs no structured-pruning: untrained, the file reaches 4.00x"]
 
 
 def test_out_of_reach_is_announced_before_anything_is_trained() -> None:
@@ -150,10 +160,10 @@ def test_out_of_reach_is_announced_before_anything_is_trained() -> None:
     done = shop.run()
     assert begun[0][1] == 0
     assert begun[0][0] == (
-        "1000x is out of reach: even with every layer as narrow as this plan makes it the file reaches only 80.00x; "
+        "1000x is out of reach: the strongest setting of this plan gives a file of 80.00x; "
         "looking for the most within the floor"
     )
-    assert done.why == "even with every layer as narrow as this plan makes it the file reaches only 80.00x"
+    assert done.why == "the strongest setting of this plan gives a file of 80.00x"
     assert done.best is not None
     assert max(s for s in shop.strengths() if s <= 0.5) >= 0.5 - 1 / 32
     assert done.best.ratio == 4 * 20 ** max(s for s in shop.strengths() if s <= 0.5)
@@ -171,9 +181,10 @@ def test_where_the_floor_gives_the_target_gives() -> None:
     assert isinstance(second[1], Distillation)
     assert (first[1].mode, second[1].mode) == ("target", "budget")
     assert first[0] == second[0]
-    verdicts = [step.verdict for step in done.steps[1:]]
-    assert verdicts.count("kept") == 1
-    assert set(verdicts) <= {"kept", "weakened", "reverted"}
+    assert len(done.steps[1:]) == done.tried == len(shop.made)
+    for strength, step in zip(shop.strengths(), done.steps[1:], strict=True):
+        best = step is max(done.steps[1:], key=lambda s: (shop.strengths()[int(s.reason) - 1] <= 0.2, int(s.reason)))
+        assert step.verdict in ({"kept"} if best else {"surpassed"} if strength <= 0.2 else {"weakened", "reverted"})
 
 
 def test_without_training_nothing_is_made_twice() -> None:
@@ -249,11 +260,11 @@ def test_a_resumed_run_goes_the_same_way_though_the_clock_says_otherwise(budget:
 
 
 def test_probing_leaves_time_for_training() -> None:
-    shop = FakeShop(budget="100s", probe_seconds=15.0)
+    shop = FakeShop(budget="100s", probe_seconds=15.0, curve=9.0)
     done = shop.run()
     assert done.best is not None
     assert done.best.ratio >= 10
-    patient = FakeShop(budget="10000s", probe_seconds=15.0)
+    patient = FakeShop(budget="10000s", probe_seconds=15.0, curve=9.0)
     patient.run()
     assert shop.probed < patient.probed
 
@@ -295,3 +306,104 @@ def test_a_hopeless_attempt_is_not_trained_again() -> None:
     shop.run()
     pruned = [actions[0] for actions in shop.made if isinstance(actions[0], StructuredPruning)]
     assert len(pruned) == len(set(pruned)) > 1
+
+
+def kept(done: Executed) -> list[str]:
+    return [step.reason for step in done.steps if step.verdict == "kept" and step.action != "search"]
+
+
+def test_what_the_quick_chain_meets_is_not_trained() -> None:
+    shop = FakeShop()
+    done = shop.run(CODES)
+    assert done.best is not None
+    assert 10 <= done.best.ratio <= 10 * 1.02 * 40**RESOLUTION
+    assert set(shop.kinds()) == {"entropy-quantization"}
+    assert (done.tried, done.why, kept(done)) == (1, "", ["1"])
+    assert [step.verdict for step in done.steps] == ["kept", "kept"]
+
+
+def test_where_the_quick_chain_falls_short_the_main_one_goes_on() -> None:
+    shop = FakeShop(quick_limit=0.3)
+    done = shop.run(CODES)
+    assert done.best is not None
+    assert done.best.ratio >= 10
+    assert done.why == ""
+    quick = shop.kinds().index("lc")
+    assert set(shop.kinds()[:quick]) == {"entropy-quantization"}
+    assert set(shop.kinds()[quick:]) == {"lc"}
+    assert done.tried == len(shop.made) == int(done.best.tag.split()[1])
+    assert kept(done) == [str(done.tried)]
+    told = [step.reason for step in done.steps if step.action != "search"]
+    assert told == [str(number) for number in range(1, done.tried + 1)]
+    assert [step.verdict for step in done.steps if step.action == "search"] == ["surpassed", "kept"]
+
+
+def test_the_better_of_both_chains_is_kept() -> None:
+    shop = FakeShop(quick_limit=0.5, limit=0.2)
+    done = shop.run(CODES)
+    assert done.best is not None
+    best = int(done.best.tag.split()[1])
+    assert shop.made[best - 1][0].kind == "entropy-quantization"
+    assert done.best.ratio == max(40**strength for strength in shop.strengths() if strength <= 0.5)
+    assert kept(done) == [str(best)]
+    assert "lc" in shop.kinds()
+    assert done.tried == len(shop.made)
+    assert float(done.why.split("x")[0]) > done.best.ratio  # what stood in the way lies beyond what is delivered
+    assert done.why.endswith("x lost 3.25 points on select")
+
+
+def test_the_main_chain_wins_where_both_fall_short_and_it_goes_further() -> None:
+    shop = FakeShop(quick_limit=0.2, limit=0.5)
+    done = shop.run(CODES)
+    assert done.best is not None
+    best = int(done.best.tag.split()[1])
+    assert shop.made[best - 1][0].kind == "lc"
+    assert kept(done) == [str(best)]
+    assert 40**0.2 < done.best.ratio < 10
+
+
+def test_where_neither_chain_keeps_the_floor_the_original_stays() -> None:
+    shop = FakeShop(quick_limit=-1, limit=-1)
+    done = shop.run(CODES)
+    assert done.best is None
+    assert kept(done) == []
+    assert {"entropy-quantization", "lc"} == set(shop.kinds())
+    assert done.why.endswith("x lost 3.25 points on select")
+
+
+def test_the_most_is_sought_by_both_chains() -> None:
+    shop = FakeShop(target="max", quick_limit=0.3, limit=0.6)
+    done = shop.run(CODES)
+    assert done.best is not None
+    assert done.best.ratio == max(40**s for s, (a, *_) in zip(shop.strengths(), shop.made, strict=True)
+                                  if s <= (0.6 if a.kind == "lc" else 0.3))  # fmt: skip
+    assert {"entropy-quantization", "lc"} == set(shop.kinds())
+
+
+def test_a_quick_chain_alone_is_all_there_is() -> None:
+    done = FakeShop(quick_limit=0.3).run(CODES.model_copy(update={"steps": ()}))
+    assert done.best is not None
+    assert 1 < done.best.ratio < 10
+    assert done.why.endswith("x lost 3.25 points on select")
+
+
+@pytest.mark.parametrize("budget", ["100ep", "100s", "none"])
+def test_a_resumed_run_of_two_chains_goes_the_same_way(budget: str) -> None:
+    settings: dict[str, Any] = {"budget": budget, "quick_limit": 0.3, "limit": 0.5}
+    first = FakeShop(**settings, probe_seconds=0.5)
+    done = first.run(CODES)
+    again = FakeShop(**settings, journal=first.journal)
+    again.journal.now = 1e6
+    again.trainer.clock.epochs_used = 10**6
+    assert again.run(CODES) == done
+    assert again.made == first.made
+
+
+def test_what_the_quick_chain_s_probing_used_is_gone() -> None:
+    shop = FakeShop(budget="100s", quick_limit=0.1, probe_seconds=6.0, curve=9.0)
+    shop.run(CODES)
+    asked = [(key, answer) for key, answer in shop.journal.entries.items() if "may it begin" in key]
+    quick = [answer for key, answer in asked if key.startswith("after attempt 0: ")]
+    main = [answer for key, answer in asked if not key.startswith("after attempt 0: ")]
+    assert quick[0] is True
+    assert main == [False]

@@ -56,7 +56,7 @@ def test_least_strength_reaches_the_target_and_hardly_more(curve: Curve, needed:
         return
     assert least is not None
     assert curve(least) >= needed
-    assert least == 0 or curve(least) <= CLOSE_ENOUGH * needed or curve(least - RESOLUTION) < needed
+    assert least == 0 or curve(least) <= CLOSE_ENOUGH * needed or curve(max(least - RESOLUTION, 0.0)) < needed
 
 
 @given(curves, st.floats(1.01, 300))
@@ -65,10 +65,18 @@ def test_no_pruning_where_none_is_needed(curve: Curve, needed: float) -> None:
 
 
 @given(curves, st.floats(1.01, 300))
-def test_bisection_is_cheap(curve: Curve, needed: float) -> None:
+def test_probing_is_cheap(curve: Curve, needed: float) -> None:
+    """Where interpolation is slow every second step halves."""
     probe = Probe(curve)
     least_strength(probe, needed)
-    assert len(probe.asked) <= 2 + math.ceil(math.log2(1 / RESOLUTION))
+    assert len(probe.asked) <= 2 + 2 * math.ceil(math.log2(1 / RESOLUTION))
+
+
+@given(st.floats(1, 4), st.floats(1.1, 100), st.floats(1.01, 300))
+def test_where_the_ratio_grows_geometrically_one_step_is_enough(start: float, growth: float, needed: float) -> None:
+    probe = Probe(Curve(start, growth, 1, 0))
+    least = least_strength(probe, needed)
+    assert least is None or 0.1 > least > 0 or least > 0.9 or len(probe.asked) <= 3
 
 
 def test_the_most_has_no_least_strength() -> None:
@@ -78,8 +86,11 @@ def test_the_most_has_no_least_strength() -> None:
 def test_out_of_time_the_least_found_so_far_is_returned() -> None:
     curve = Curve(1, 16, 1, 0)
     assert least_strength(curve, 2.0, lambda: False) == 1.0
-    turns = iter([True, False])
-    assert least_strength(curve, 2.0, lambda: next(turns)) == 0.5
+    uneven = Probe(Curve(1, 16, 3, 0))
+    turns = iter([True, True, False])
+    least = least_strength(uneven, 2.0, lambda: next(turns))
+    assert len(uneven.asked) == 4
+    assert least == min(strength for strength in uneven.asked if uneven.curve(strength) >= 2.0)
 
 
 @dataclass(frozen=True)

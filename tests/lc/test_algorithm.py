@@ -74,8 +74,8 @@ def test_it_reaches_the_constrained_optimum_of_a_two_entry_codebook(method: Meth
     loop, reached = problem.run(AdaptiveQuantization(2), Penalty(0.5, 1.1, 150, method))
     best = problem.best_two_values()
     assert best <= reached * (1 + 1e-6)
-    assert reached <= 1.01 * best
-    assert direct > 1.5 * best
+    assert direct > 1.02 * best
+    assert reached - best <= 0.05 * (direct - best)
     assert loop.rows[-1]["relative"] <= FEASIBLE
     assert loop.step == len(loop.rows) < 150  # it ends as soon as that is so
     assert all(row["relative"] > FEASIBLE for row in loop.rows[:-1])
@@ -189,7 +189,7 @@ def test_several_parameters_and_joint_tasks_keep_a_multiplier_each() -> None:
     def drift(net: nn.Module, step: int, pull: Pull) -> float:
         with torch.no_grad():
             for value in net.parameters():
-                value += 0.1 * torch.randn(value.shape, generator=torch.Generator().manual_seed(step))
+                value.add_(0.1 * torch.randn(value.shape, generator=torch.Generator().manual_seed(step)))
         pull(0.1)
         return 0.0
 

@@ -88,7 +88,7 @@ def test_the_size_is_the_counted_file_s(
     assert before.size_bytes == files[0].stat().st_size
     assert after.size_bytes == 321
     assert after.params == folded_count(nets.BatchNormed)
-    assert after.energy_mj.value == estimate(onnx.load(str(files[1])), 321).value
+    assert after.energy_mj.value == objective_of(files[1], "energy")
 
 
 def test_scores_are_those_of_every_sample(files: tuple[Path, Path]) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import inspect
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
@@ -11,12 +11,12 @@ import easycompress.selection.trees.quantization as quantization_module
 from easycompress.core.errors import BadInput, CannotCompress
 from easycompress.core.profile import Architecture, Family, LayerProfile, ModelProfile
 from easycompress.distillation.settings import Distillation
-from easycompress.lc.settings import EntropyQuantization, LearningCompression
+from easycompress.lc.settings import EntropyQuantization, LearningCompression, Scheme
 from easycompress.pruning.settings import StructuredPruning
 from easycompress.quantization.settings import StaticInt8
 from easycompress.selection.explain import TREES, explain, rules
 from easycompress.selection.heuristics import Heuristics
-from easycompress.selection.select import FALLBACKS, select
+from easycompress.selection.select import FALLBACKS, chooses_codes, select
 from easycompress.selection.walk import leaves
 
 if TYPE_CHECKING:
@@ -89,9 +89,23 @@ def test_size_takes_all_three_steps() -> None:
         StaticInt8(samples=512),
     )
     assert plan.quick == ()
-    assert rules_asked(plan) == ["L1", "L2", "L4", "L3", "L5", "Q1", "Q2", "Q3", "Q4", "S1", "S2", "S3", "P1", "P2", "P3"] + [
-        f"D{i}" for i in range(1, 8)
-    ]
+    assert rules_asked(plan) == [
+        "L1",
+        "L2",
+        "L4",
+        "L3",
+        "L5",
+        "Q1",
+        "Q2",
+        "Q3",
+        "Q4",
+        "S1",
+        "S2",
+        "S3",
+        "P1",
+        "P2",
+        "P3",
+    ] + [f"D{i}" for i in range(1, 8)]
     assert "int8 brings at most 4x of the 10x; pruning must bring about 2.5x: about 37% of the channels" in plan.notes
 
 
@@ -188,7 +202,8 @@ def test_no_fallback_no_note() -> None:
 
 
 def test_each_choice_is_carried_out_or_has_a_fallback_that_is() -> None:
-    settings: set[str] = {"none", "static-int8", "entropy-quantization", "entropy-quantization, then lc"}
+    settings: set[str] = {"none", "static-int8", "entropy-quantization"}
+    settings.update(f"entropy-quantization, then lc {scheme}" for scheme in get_args(Scheme))
     for kind, names in ((StructuredPruning, ("strategy", "importance")), (Distillation, ("technique",))):
         for name in names:
             settings.update(kind.model_json_schema()["properties"][name]["enum"])
@@ -228,7 +243,8 @@ UNTRAINED = EntropyQuantization()
 def test_much_smaller_files_are_learned_after_a_quick_try(changes: dict[str, Any]) -> None:
     plan = select(make(**({"ratio_needed": 40.0} | changes)))
     assert (plan.quick, plan.steps) == ((UNTRAINED,), (TRAINED,))
-    assert rules_asked(plan) == ["L1", "L2", "L4", "L3", "L5"]
+    assert rules_asked(plan) == ["L1", "L2", "L4", "L3", "L5", "L6"]
+    assert chooses_codes(make(**({"ratio_needed": 40.0} | changes)))
     assert "the training-free quantization goes first; where it meets the goal nothing is trained" in plan.notes
 
 
@@ -256,8 +272,9 @@ def test_packed_files_hold_codes_whatever_is_needed(needed: float) -> None:
     plan = select(make(ratio_needed=needed, packed=True))
     untrained, trained = (action.model_copy(update={"biases": "8-bit"}) for action in (UNTRAINED, TRAINED))
     assert (plan.quick, plan.steps) == ((untrained,), (trained,))
-    assert rules_asked(plan) == ["L1", "L2", "L3"]
+    assert rules_asked(plan) == ["L1", "L2", "L3", "L6"]
     plan = select(make(ratio_needed=needed, packed=True, resources="none"))
+    assert not chooses_codes(make(ratio_needed=needed, packed=True, resources="none"))
     assert (plan.quick, plan.steps) == ((), (untrained,))
     assert not any("trained" in note for note in plan.notes)
 
@@ -268,6 +285,13 @@ def test_codes_are_for_size_alone(objective: str) -> None:
     assert plan.quick == ()
     assert kinds(plan)[:2] == ["structured-pruning", "distillation"]
     assert rules_asked(plan)[:2] == ["L1", "Q1"]
+
+
+@pytest.mark.parametrize("scheme", ["entropy", "quantize+prune", "prune", "low-rank+prune"])
+def test_the_codes_that_lose_least_are_learned(scheme: str) -> None:
+    losses = (("entropy", 0.5), ("quantize+prune", 0.5), ("prune", 0.5), ("low-rank+prune", 0.5))
+    plan = select(make(ratio_needed=40.0, code_losses=tuple((n, x - 0.1 * (n == scheme)) for n, x in losses)))
+    assert (plan.quick, plan.steps) == ((UNTRAINED,), (LearningCompression.model_validate({"scheme": scheme}),))
 
 
 def test_codes_learn_from_the_original_where_it_scores_classes() -> None:

@@ -3,19 +3,20 @@ from __future__ import annotations
 import math
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
 from easycompress.core.goal import Goal, parse_budget, parse_floor, parse_target
 from easycompress.core.profile import Architecture, Family, LayerProfile, ModelProfile
 from easycompress.core.task import Metric
+from easycompress.lc.settings import Scheme
 from easycompress.selection.budget import channels_for, split
 from easycompress.selection.documentation import main, render
 from easycompress.selection.explain import TREES, rules
 from easycompress.selection.heuristics import Heuristics, gather
 from easycompress.selection.trees.distillation import DISTILLATION, ROBUST_RATIO
-from easycompress.selection.trees.lc import CODES_BEYOND, INTEGERS_SUFFICE, LC
+from easycompress.selection.trees.lc import CODES_BEYOND, INTEGERS_SUFFICE, LC, SCHEMES
 from easycompress.selection.trees.pruning import PRUNING
 from easycompress.selection.trees.quantization import GENEROUS_POINTS, QUANTIZATION
 from easycompress.selection.trees.strategy import STRATEGY
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from easycompress.selection.walk import Tree
+
+QUICK = "entropy-quantization"
 
 CLASS = {"convolutional": "Conv2d", "linear": "Linear", "attention": "MultiheadAttention", "other": "LSTM"}
 
@@ -139,6 +142,10 @@ GRID = [
         ),
     )
 ]
+GRID += [
+    make(ratio_needed=ratio, packed=packed, code_losses=tuple((other, 1.0 - (other == scheme)) for other in SCHEMES))
+    for ratio, packed, scheme in product((3.0, 30.0), (False, True), SCHEMES)
+]
 
 
 def edges(tree: Tree, heuristics: Heuristics, path: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -184,7 +191,7 @@ def test_each_name_belongs_to_one_rule() -> None:
     assert len({name for name, _ in found}) == len({id(rule) for _, rule in found})
     assert list(rules()) == [f"S{i}" for i in range(1, 6)] + [f"P{i}" for i in range(1, 4)] + [
         f"D{i}" for i in range(1, 8)
-    ] + [f"{tree}{i}" for tree in "QL" for i in range(1, 6)]
+    ] + [f"Q{i}" for i in range(1, 6)] + ["L1", "L2", "L3", "L6", "L4", "L5"]
 
 
 def test_every_thesis_choice_is_a_leaf() -> None:
@@ -192,7 +199,8 @@ def test_every_thesis_choice_is_a_leaf() -> None:
     assert set(leaves(PRUNING)) == {"l1", "group-norm", "bn-scale", "lamp"}
     assert set(leaves(DISTILLATION)) == {"none", "soft", "hard", "combined"}
     assert set(leaves(QUANTIZATION)) == {"none", "qat-int8", "static-int8", "dynamic-int8"}
-    assert set(leaves(LC)) == {"none", "entropy-quantization", "entropy-quantization, then lc"}
+    assert set(leaves(LC)) == {"none", QUICK} | {f"{QUICK}, then lc {scheme}" for scheme in SCHEMES}
+    assert set(SCHEMES) <= set(get_args(Scheme))
 
 
 @pytest.mark.parametrize(
@@ -294,7 +302,7 @@ def test_quantizations(heuristics: Heuristics, form: str) -> None:
 
 
 ABOVE = math.nextafter(CODES_BEYOND, math.inf)
-BOTH, QUICK = "entropy-quantization, then lc", "entropy-quantization"
+BOTH = f"{QUICK}, then lc entropy"
 
 
 @pytest.mark.parametrize(
@@ -318,6 +326,12 @@ BOTH, QUICK = "entropy-quantization, then lc", "entropy-quantization"
         ],
         (make(ratio_needed=ABOVE, backend="gpu"), BOTH),
         (make(LOGISTIC, ratio_needed=ABOVE), BOTH),
+        (make(ratio_needed=ABOVE, code_losses=(("entropy", 0.5), ("prune", 0.4))), f"{QUICK}, then lc prune"),
+        (make(ratio_needed=ABOVE, code_losses=(("entropy", 0.4), ("prune", 0.4))), BOTH),
+        (make(ratio_needed=ABOVE, code_losses=(("entropy", math.inf), ("prune", 9.0))), f"{QUICK}, then lc prune"),
+        (make(packed=True, code_losses=(("low-rank+prune", 0.4),)), f"{QUICK}, then lc low-rank+prune"),
+        (make(ratio_needed=CODES_BEYOND, code_losses=(("prune", 0.4),)), "none"),
+        (make(packed=True, resources="none", code_losses=(("prune", 0.4),)), QUICK),
     ],
 )
 def test_codes(heuristics: Heuristics, codes: str) -> None:
@@ -332,7 +346,10 @@ def test_codes_are_chosen_for_stated_reasons() -> None:
         ("L4", "no", "30x is needed"),
         ("L3", "yes", "the budget affords about 20 epochs of 10000 samples"),
         ("L5", "yes", "30x is needed"),
+        ("L6", "entropy", "no candidate was tried, or none became that small"),
     ]
+    _, decisions = walk(LC, make(ratio_needed=30.0, code_losses=(("entropy", 0.51), ("prune", 0.4249))))
+    assert (decisions[-1].answer, decisions[-1].evidence) == ("prune", "loss entropy 0.51, prune 0.425")
     _, decisions = walk(LC, make(packed=True))
     assert [(d.rule, d.evidence) for d in decisions[1:2]] == [("L2", "format packed")]
 

@@ -62,6 +62,18 @@ def test_without_means_nothing_is_trained(work: Task, missing: dict[str, Any]) -
     assert nets.same_state(result.model.state_dict(), before)
 
 
+def test_training_that_does_not_beat_the_start_leaves_the_weights(work: Task) -> None:
+    student = nets.make(nets.BatchNormed, seed=1)
+    before = copy.deepcopy(student.state_dict())
+    scores = iter([50.0, 40.0, 50.0, 45.0])
+    context = nets.training_context(work, epochs=3, evaluate=lambda _: next(scores))
+    result = Distiller().apply(student, Distillation(mode="budget"), context)
+    assert result.epochs == 3
+    assert result.history is not None
+    assert (result.history.best_epoch, result.history.best) == (-1, 50.0)
+    assert nets.same_state(result.model.state_dict(), before)
+
+
 def test_settings_reach_the_term(work: Task) -> None:
     action = Distillation(technique="combined", temperature=3.5, alpha=0.2)
     term = make_term(action, nets.training_context(work))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import nets
 import pytest
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from easycompress.core.progress import Silent
 from easycompress.training import fit as training
+from easycompress.training.checkpoint import load_tensors, save_tensors
 from easycompress.training.fit import History, Hooks, Schedule, fit
 from easycompress.training.terms import Labels
 
@@ -101,6 +102,60 @@ def test_the_first_of_equal_epochs_is_kept() -> None:
     history = run(model, Hooks(watched))
     assert history.best_epoch == 0
     assert nets.same_state(model.state_dict(), watched.seen[0])
+
+
+@pytest.mark.parametrize(("start", "kept"), [(20.0, None), (19.0, 1), (-math.inf, 1)])
+def test_training_must_beat_the_weights_as_they_come(start: float, kept: int | None) -> None:
+    model, watched = nets.make(nets.LeNet), Watched([10, 20, 15])
+    before = nets.state(model)
+    history = run(model, Hooks(watched, start=start))
+    assert (history.best_epoch, history.best) == ((-1, start) if kept is None else (kept, 20))
+    assert nets.same_state(model.state_dict(), before if kept is None else watched.seen[kept])
+
+
+def test_where_nobody_asks_the_last_epoch_is_kept() -> None:
+    watched, model, unasked = Watched([30, 20, 10]), nets.make(nets.LeNet), nets.make(nets.LeNet)
+    run(model, Hooks(watched))
+    history = run(unasked, Hooks(None))
+    assert history.best_epoch == 2
+    assert all(math.isnan(row["quality"]) and row["loss"] > 0 for row in history.epochs)
+    assert nets.same_state(unasked.state_dict(), watched.seen[2])
+
+
+def test_what_nobody_asks_about_is_resumed_all_the_same(tmp_path: Path) -> None:
+    through, stopped = nets.make(nets.LeNet), nets.make(nets.LeNet)
+    run(through, Hooks(None))
+    run(stopped, Hooks(None, out_of_time=lambda _: True), checkpoint=tmp_path / "last")
+    assert not nets.same_state(stopped.state_dict(), through.state_dict())
+    again = nets.make(nets.LeNet, seed=5)
+    tensors, meta = load_tensors(tmp_path / "last") or ({}, {})
+    save_tensors(tmp_path / "last", tensors, meta | {"done": False})
+    run(again, Hooks(None), checkpoint=tmp_path / "last")
+    assert nets.same_state(again.state_dict(), through.state_dict())
+
+
+@pytest.mark.parametrize("shape", ["flat", "cycle"])
+def test_after_each_step_the_rate_is_told(shape: Literal["flat", "cycle"]) -> None:
+    rates: list[float] = []
+    schedule = Schedule(epochs=3, lr=0.05, batch=64, samples=256, shape=shape)
+    run(nets.make(nets.LeNet), Hooks(None, after_step=rates.append), schedule)
+    assert len(rates) == 3 * 4
+    if shape == "flat":
+        assert rates == [0.05] * 12
+    else:
+        assert rates[0] < rates[-1] < max(rates) <= 0.05
+
+
+def test_what_happens_after_a_step_is_the_next_one_s_start() -> None:
+    model = nets.make(nets.LeNet)
+
+    def clamp(_rate: float) -> None:
+        with torch.no_grad():
+            model.fc2.weight.zero_()
+
+    run(model, Hooks(None, after_step=clamp))
+    assert not model.fc2.weight.any()
+    assert model.fc2.bias.any()
 
 
 def test_time_ends_training() -> None:
@@ -200,7 +255,7 @@ def test_a_loss_that_is_not_a_number_rolls_back_and_ends() -> None:
     assert len(history.epochs) == 1
     assert nets.same_state(model.state_dict(), watched.seen[0])
     assert len(heard.facts) == training.ROLLBACKS + 1
-    assert heard.facts[0] == "training: the loss is not a number; back to the best epoch, rate / 10"
+    assert heard.facts[0] == "training: the loss has diverged; back to the best epoch, rate / 10"
 
 
 def test_a_loss_that_recovers_goes_on() -> None:

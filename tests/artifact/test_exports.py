@@ -1,0 +1,117 @@
+"""What is remembered of an export must be the export itself, weights apart."""
+
+from __future__ import annotations
+
+import nets
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from easycompress.artifact import exports as module
+from easycompress.artifact.exports import Exports
+from easycompress.artifact.fold import fold_checked
+from easycompress.artifact.onnx_export import export
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """Return the models that were really exported."""
+    seen: list[nn.Module] = []
+
+    def noted(model: nn.Module, example: Tensor) -> object:
+        seen.append(model)
+        return export(model, example)
+
+    monkeypatch.setattr(module, "export", noted)
+    return seen
+
+
+def make(net: type[nn.Module], seed: int) -> nn.Module:
+    """Return the net as it is exported for its codes: batch norm folded."""
+    model = nets.make(net, seed)
+    fold_checked(model, nets.images(2))
+    return model
+
+
+RELU6 = nets.DepthwiseSeparable
+"""Its bounds are constants of the graph."""
+
+
+@pytest.mark.parametrize("net", [n for n in nets.NETS if n is not RELU6], ids=lambda n: n.__name__)
+def test_a_second_model_gets_the_graph_of_a_fresh_export(net: type[nn.Module], calls: list[nn.Module]) -> None:
+    known, first, second = Exports(), make(net, 0), make(net, 1)
+    one = known.export(first, nets.images(2))
+    assert (
+        known.export(second, nets.images(2)).SerializeToString() == export(second, nets.images(2)).SerializeToString()
+    )
+    assert one.SerializeToString() == export(first, nets.images(2)).SerializeToString()  # it stays as it was
+    assert known.export(first, nets.images(2)).SerializeToString() == one.SerializeToString()
+    assert calls == [first]
+
+
+def test_weights_of_any_layout_come_out_the_same(calls: list[nn.Module]) -> None:
+    known = Exports()
+    known.export(nets.make(nets.LeNet, 0), nets.images(2))
+    strided = nets.make(nets.LeNet, 1).to(memory_format=torch.channels_last)
+    fresh = export(nets.make(nets.LeNet, 1), nets.images(2))
+    assert known.export(strided, nets.images(2)).SerializeToString() == fresh.SerializeToString()
+    assert len(calls) == 1
+
+
+def narrow() -> nn.Module:
+    model = nets.make(nets.Mlp)
+    model.hidden1, model.hidden2 = nn.Linear(64, 20), nn.Linear(20, 16)
+    return model.eval()
+
+
+def test_another_structure_is_exported_anew(calls: list[nn.Module]) -> None:
+    known = Exports()
+    for model in (nets.make(nets.Mlp), narrow(), nets.make(nets.LeNet), nets.make(nets.Mlp, 1), narrow()):
+        fresh = export(model, nets.images(2)).SerializeToString()
+        assert known.export(model, nets.images(2)).SerializeToString() == fresh
+    assert len(calls) == 3
+
+
+class Shared(nn.Module):
+    """A weight that export also stores transposed, under a name of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 8, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(self.fc(x.flatten(1)[:, :8])[:, None], self.fc.weight)
+
+
+class Scaled(nn.Module):
+    """A number that export computes from a weight, which itself stands there under its own name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(64, nets.CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.flatten(1)) * self.fc.weight.abs().max()
+
+
+class Reparameterised(nn.Module):
+    """A weight that only something computed from it is used of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raw = nn.Parameter(torch.randn(64, nets.CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ torch.tanh(self.raw)
+
+
+@pytest.mark.parametrize("net", [Shared, Scaled, Reparameterised, RELU6, nets.BatchNormed])
+def test_what_export_may_have_computed_from_weights_is_not_remembered(
+    net: type[nn.Module], calls: list[nn.Module]
+) -> None:
+    known, models = Exports(), [nets.make(net, seed) for seed in (0, 1)]
+    for model in models:
+        fresh = export(model, nets.images(2)).SerializeToString()
+        assert known.export(model, nets.images(2)).SerializeToString() == fresh
+    assert calls == models

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import nets
+import pytest
+import torch
+from torch import Tensor, nn
+
+from easycompress.lc.norms import reestimate
+
+
+def test_statistics_are_those_of_the_inputs() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).train()
+    x = 3 + 2 * nets.images(512)
+    model[1].running_mean.fill_(100)
+    reestimate(model, x)
+    seen = model[0](x).detach()
+    assert torch.allclose(model[1].running_mean, seen.mean((0, 2, 3)), atol=1e-4)
+    assert torch.allclose(model[1].running_var, seen.var((0, 2, 3)), rtol=0.02)
+    assert model[1].momentum == 0.1
+    assert not any(module.training for module in model.modules())
+
+
+def test_it_repairs_what_new_weights_broke() -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5))
+    x = torch.randn(400, 6, generator=torch.Generator().manual_seed(0))
+    reestimate(model, x)
+    with torch.no_grad():
+        model[0].weight.mul_(10)
+        model[0].bias.add_(7)
+    broken = model(x)
+    reestimate(model, x)
+    repaired = model(x)
+    assert float(broken.std()) > 3
+    assert torch.allclose(repaired.mean(0), torch.zeros(5), atol=1e-2)
+    assert torch.allclose(repaired.std(0), torch.ones(5), atol=2e-2)
+
+
+def test_it_is_the_same_every_time_and_leaves_the_generator_alone() -> None:
+    def noisy(x: Tensor) -> Tensor:
+        return x + torch.randn_like(x)
+
+    states = []
+    for seed in (1, 2):
+        model = nets.make(nets.BatchNormed)
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        reestimate(model, nets.images(200), noisy)
+        assert torch.equal(torch.get_rng_state(), before)
+        states.append(nets.state(model))
+    assert nets.same_state(*states)
+    plain = nets.make(nets.BatchNormed)
+    reestimate(plain, nets.images(200))
+    assert not nets.same_state(plain.state_dict(), states[0])
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_samples_change_nothing(count: int) -> None:
+    model = nets.make(nets.BatchNormed)
+    before = nets.state(model)
+    reestimate(model, nets.images(count))
+    assert nets.same_state(model.state_dict(), before)
+
+
+@pytest.mark.parametrize("count", [2, 129, 257])
+def test_a_lone_last_sample_does_not_fail(count: int) -> None:
+    model = nets.make(nets.BatchNormed)
+    reestimate(model, nets.images(count))
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+
+
+def test_a_model_without_norms_is_not_run() -> None:
+    model = nets.make(nets.Mlp)
+    model.forward = None  # type: ignore[assignment]  # calling it would fail
+    reestimate(model, nets.images(8))
+
+
+def test_norms_without_statistics_or_that_are_not_called_stay_as_they_are() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.unused = nn.BatchNorm2d(1, momentum=None), nn.BatchNorm2d(1)
+            self.free = nn.BatchNorm2d(1, track_running_stats=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.free(self.used(x))
+
+    model = Odd()
+    model.unused.running_mean.fill_(3.0)  # type: ignore[union-attr]
+    model.unused.running_var.fill_(4.0)  # type: ignore[union-attr]
+    reestimate(model, 5 + nets.images(64))
+    assert (float(model.unused.running_mean), float(model.unused.running_var)) == (3.0, 4.0)  # type: ignore[arg-type]
+    assert float(model.used.running_mean) == pytest.approx(5, abs=0.1)  # type: ignore[arg-type]
+    assert model.used.momentum is None
