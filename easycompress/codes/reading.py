@@ -80,7 +80,7 @@ def _parts_in_all(form: str, meta: dict[str, Any], depth: int) -> int:
         raise ValueError(f"unknown stored form {shown(form)}; this version reads {', '.join(FORMS)}")
     if not isinstance(meta, dict):
         raise ValueError(f"{form}: meta is {shown(meta)}, not a table")  # noqa: TRY004 - one kind of error for all
-    if form not in ("additive", "scaled", "half"):
+    if form not in ("additive", "scaled"):
         return 1
     parts, most = meta.get("parts"), MOST_PARTS if form == "additive" else 1
     if not isinstance(parts, list) or not 1 <= len(parts) <= most:

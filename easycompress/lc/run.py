@@ -48,7 +48,8 @@ CALMER = 0.3
 class Recipe:
     """How to train. `epochs` an L step at a rate that falls from `lr` to `lr_last` over the steps, geometrically.
 
-    Then `tune_epochs` epochs of fine-tuning with the peak rate `tune_lr`. `samples` limits an epoch (0: all).
+    Then `tune_epochs` epochs of fine-tuning with the peak rate `tune_lr`. `samples` limits an epoch of the first kind,
+    `tune_samples` one of the second (0: all).
     """
 
     penalty: Penalty
@@ -59,6 +60,7 @@ class Recipe:
     tune_lr: float = 0.005
     batch: int = 128
     samples: int = 0
+    tune_samples: int = 0
     weight_decay: float = 0.0
     seed: int = 0
 
@@ -180,7 +182,7 @@ def tune(
     before = state_of(model)
     set_free(model, made)
     schedule = Schedule(
-        epochs=recipe.tune_epochs, lr=recipe.tune_lr, batch=recipe.batch, samples=recipe.samples,
+        epochs=recipe.tune_epochs, lr=recipe.tune_lr, batch=recipe.batch, samples=recipe.tune_samples,
         weight_decay=0.0, seed=recipe.seed + 10_000,
     )  # fmt: skip
     hooks = Hooks(

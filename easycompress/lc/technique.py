@@ -71,20 +71,17 @@ class LearningCompressor:
             data.train, _term(action, context), speed, context.evaluate, context.task.augment, context.out_of_time,
             context.progress,
         )  # fmt: skip
-        made = run(
-            model,
-            tasks,
-            recipe_for(epochs, context.samples or len(data.train), context.seed),
-            means,
-            context.checkpoint,
-        )
+        samples = context.samples or len(data.train)
+        recipe = recipe_for(epochs, samples, context.seed)
+        made = run(model, tasks, recipe, means, context.checkpoint)
+        passes = len(made.rows) * recipe.epochs * recipe.samples / max(samples, 1) + len(made.tuning.epochs)
         macs = {layer.name: layer.macs for layer in context.profile.layers}
         paper = ratios(model, made.codes, macs)
         codes, factored = factor(model, made.codes)
         if action.biases == "8-bit":
             codes |= coded_biases(model)
         record = {"scheme": action.scheme, "factored": factored, "papers": paper.named()}
-        return Applied(model.eval(), record, codes, history=made.tuning, epochs=round(made.epochs))
+        return Applied(model.eval(), record, codes, history=made.tuning, epochs=round(passes))
 
     def replay(self, model: nn.Module, record: dict[str, Any], example: torch.Tensor) -> nn.Module:  # noqa: ARG002 - the protocol
         """Make two layers of what was low rank; the codes come with the state dict."""
@@ -111,7 +108,7 @@ def recipe_for(epochs: int, samples: int, seed: int) -> Recipe:
         part = math.ceil(learning * samples / steps)
     return Recipe(
         spread(FIRST_MU, LAST_MU, steps), epochs=whole, lr=FIRST_RATE, lr_last=LAST_RATE, tune_epochs=tuning,
-        tune_lr=TUNING_RATE, batch=BATCH, samples=min(part, samples), seed=seed,
+        tune_lr=TUNING_RATE, batch=BATCH, samples=min(part, samples), tune_samples=samples, seed=seed,
     )  # fmt: skip
 
 

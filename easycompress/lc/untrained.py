@@ -11,6 +11,7 @@ from easycompress.codes.codebook import Codebook
 from easycompress.lc.biases import coded_biases
 from easycompress.lc.feedback import Feedback
 from easycompress.lc.norms import reestimate
+from easycompress.lc.papers import ratios
 from easycompress.lc.projections.entropy import EntropyConstrained, code_length
 from easycompress.lc.settings import EntropyQuantization, bits_at
 from easycompress.lc.statistics import collect
@@ -66,7 +67,8 @@ class EntropyQuantizer:
         reestimate(model, inputs)
         if action.biases == "8-bit":
             codes |= coded_biases(model)
-        return Applied(model.eval(), {"bits": bits}, codes)
+        paper = ratios(model, codes, {layer.name: layer.macs for layer in context.profile.layers})
+        return Applied(model.eval(), {"bits": bits, "papers": paper.named()}, codes)
 
     def replay(self, model: nn.Module, record: dict[str, Any], example: torch.Tensor) -> nn.Module:  # noqa: ARG002 - the protocol
         """Change nothing: the codes come with the state dict."""

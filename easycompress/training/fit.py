@@ -235,7 +235,10 @@ class _Run:
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
         for name, value in tensors.items():
             part, _, rest = name.partition(".")
-            parts[part][rest] = value
+            parts.setdefault(part, {})[rest] = value
+        own = {name: value.shape for name, value in self.best_state.items()}
+        if any({name: value.shape for name, value in parts[part].items()} != own for part in ("model", "best")):
+            return  # another model's: its training can't be gone on with
         self.model.load_state_dict(parts["model"])
         self.best_state = parts["best"]
         restore_optimizer(self.optimizer, parts["optimizer"])

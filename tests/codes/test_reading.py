@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from easycompress.codes.affine import Affine, quantize_per_channel
 from easycompress.codes.codebook import Codebook
 from easycompress.codes.composed import Additive, Scaled
+from easycompress.codes.half import Half
 from easycompress.codes.hashed import Hashed
 from easycompress.codes.lowrank import LowRank
 from easycompress.codes.reading import FORMS, MOST_DEPTH, MOST_PARTS, read_code
@@ -31,6 +32,7 @@ HALF = torch.zeros(30, 40, dtype=torch.uint8)
 HALF[:, ::3], HALF[:, 1::3] = 1, 2
 CODES: dict[str, Code] = {
     "affine": quantize_per_channel(torch.linspace(-1, 1, 12).reshape(3, 4)),
+    "half": Half(torch.linspace(-1, 1, 12).reshape(3, 4).half()),
     "planes": Codebook(torch.arange(12, dtype=torch.uint8).reshape(3, 4) % 6, torch.arange(6.0)),
     "mask": Codebook(torch.where(torch.arange(80) % 5 < 3, 0, torch.arange(80) % 5 - 2).byte(), torch.arange(3.0)),
     "gaps": Codebook(RARE, torch.arange(3.0)),
@@ -94,8 +96,10 @@ LIES: list[tuple[str, dict[str, Any], dict[str, torch.Tensor | None], str]] = [
     ("affine", {}, {"values": None}, "array 'values' is missing"),
     ("affine", {}, {"values": f32(3, 4)}, "array 'values' is float32 (3, 4), not int8"),
     ("affine", {}, {"values": torch.ones((), dtype=torch.int8)}, "affine values need an axis for their scales"),
-    ("affine", {}, {"scale": f32(4)}, "array 'scale' is float32 (4), not float32 (3)"),
-    ("affine", {}, {"scale": f16(3)}, "array 'scale' is float16 (3), not float32 (3)"),
+    ("affine", {}, {"scale": f32(4)}, "4 affine scales for 3 slices"),
+    ("affine", {}, {"scale": f16(3)}, "array 'scale' is float16 (3), not float32"),
+    ("half", {}, {"values": f32(3, 4)}, "array 'values' is float32 (3, 4), not float16"),
+    ("half", {}, {"scale": f32(1)}, "array 'scale' belongs to nothing"),
     ("affine", {}, {"zero": f32(1)}, "array 'zero' belongs to nothing"),
     ("planes", {"layout": "plane"}, {}, "unknown layout 'plane'; this version reads planes, mask, gaps"),
     ("planes", {"layout": ["planes"]}, {}, "unknown layout ['planes']; this version reads planes, mask, gaps"),
@@ -163,7 +167,7 @@ def test_lies(name: str, meta: dict[str, Any], arrays: dict[str, torch.Tensor | 
 
 @pytest.mark.parametrize("form", ["codebok", "", None, 3, ["sparse"], "x" * 10_000])
 def test_unknown_forms(form: object) -> None:
-    with pytest.raises(ValueError, match=r"^unknown stored form .{1,40}; this version reads affine-int8, .*, scaled$"):
+    with pytest.raises(ValueError, match=r"^unknown stored form .{1,40}; this version reads affine-int8, .*, half$"):
         read_code(form, {}, {})
 
 
@@ -279,7 +283,7 @@ def test_whatever_is_damaged_there_is_one_error_or_a_code_that_holds_together(
         return
     assert code.form == form
     assert tuple(code.dense().shape) == code.shape
-    if not isinstance(code, Affine | Additive | Scaled):  # whose shape is that of their arrays
+    if not isinstance(code, Affine | Additive | Half | Scaled):  # whose shape is that of their arrays
         assert list(code.shape) == list(meta["shape"])
     again = read_code(form, code.meta(), code.arrays())
     assert torch.equal(again.dense().view(torch.int32), code.dense().view(torch.int32))

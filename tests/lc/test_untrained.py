@@ -59,7 +59,8 @@ def test_the_weights_take_the_bits_of_the_strength(method: str, strength: float)
     applied = apply(model, method=method, strength=strength)
     count = sum(model.get_parameter(name).numel() for name in weights_of(model))
     budget = bits_at(strength) * count
-    assert applied.record == {"bits": bits_at(strength)}
+    assert applied.record["bits"] == bits_at(strength)
+    assert applied.record["papers"]["rho_storage_formula"] > 1
     assert (1 - 2 * NEAR) * budget - 32 <= length(applied, model) <= (1 + 2 * NEAR) * budget
     for name, code in applied.codes.items():
         assert torch.equal(model.get_parameter(name).detach(), code.dense())

@@ -86,7 +86,7 @@ def test_every_form_counts_as_the_dense_weight(kind: str, tmp_path: Path) -> Non
 def test_the_decoded_graph_answers_as_the_file(tmp_path: Path) -> None:
     model = nets.make(nets.LeNet)
     codes = {name: codes_of("sparse", model.get_parameter(name).detach()) for name in ("conv2.weight", "fc1.weight")}
-    dense, coded = pair(model, codes, tmp_path)
+    _, coded = pair(model, codes, tmp_path)
     made = decoded(onnx.load(str(coded)))
     session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
     inputs = nets.images(7).numpy()
