@@ -28,6 +28,7 @@ from easycompress.artifact.coded import PLAIN, read_code, write_code
 from easycompress.artifact.dictionary import DICTIONARY
 from easycompress.artifact.rows import TensorRow
 from easycompress.artifact.stream import Sink, Source, known, read_numbers, unsqueeze, varint, was_halved, write_numbers
+from easycompress.codes.affine import Affine
 from easycompress.codes.codebook import Codebook
 from easycompress.codes.composed import Additive, Scaled
 from easycompress.codes.half import Half
@@ -276,7 +277,7 @@ def _words(code: Code) -> str:  # noqa: PLR0911 - one a form
         return f"hashed, {len(code.values)} values"
     if isinstance(code, Half):
         return "float16"
-    return "affine int8"
+    return "affine int8, per channel" if isinstance(code, Affine) and len(code.scale) > 1 else "affine int8"
 
 
 def _plain_words(tensor: TensorProto, payload: bytes) -> str:
