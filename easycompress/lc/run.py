@@ -132,7 +132,7 @@ def run(
             epochs=recipe.epochs, lr=recipe.rate(step) * CALMER**rollbacks, shape="flat", batch=recipe.batch,
             samples=recipe.samples, weight_decay=recipe.weight_decay, seed=recipe.seed + step,
         )  # fmt: skip
-        label = f"LC step {step + 1}/{recipe.penalty.steps}"
+        label = f"learning-compression: step {step + 1}/{recipe.penalty.steps}"
         hooks = Hooks(None, bound=bound, augment=means.augment, after_step=pull, progress=means.progress, label=label)
         file = None if checkpoint is None else checkpoint(f"lc-{step}")
         history = fit(net, means.data, means.term, schedule, means.speed, hooks, file if recipe.epochs > 1 else None)
