@@ -117,7 +117,7 @@ def l_step(_: argparse.Namespace) -> dict[str, float]:
     speed = Speed(threads=1, channels_last=False, bfloat16=False, step_seconds=0.0)
     schedule = Schedule(epochs=1, lr=0.01, batch=128, shape="flat")
     times: dict[bool, list[float]] = {False: [], True: []}
-    for _index in range(TIMES):
+    for _index in range(3 * TIMES):
         for pulled, taken in times.items():
             model = _lenet300()
             held: dict[str, Tensor] = {name: model.get_parameter(name) for name in weights_of(model)}
