@@ -61,7 +61,7 @@ def _read_composed(form: str, meta: dict[str, Any], arrays: dict[str, Tensor]) -
     own = ["scale"] if form == "scaled" else []
     only({name: array for name, array in arrays.items() if not name.startswith(tuple(prefixes))}, own)
     parts = tuple(
-        _read(part["form"], part["meta"], _under(arrays, prefix))
+        _read(part["form"], part["meta"], under(arrays, prefix))
         for part, prefix in zip(meta["parts"], prefixes, strict=True)
     )
     shape = parts[0].shape
@@ -92,5 +92,6 @@ def _parts_in_all(form: str, meta: dict[str, Any], depth: int) -> int:
     return sum(_parts_in_all(part.get("form"), part.get("meta"), depth + 1) for part in parts)
 
 
-def _under(arrays: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def under(arrays: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the arrays whose names begin with `prefix`, by the rest of their names."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easycompress.codes.reading import read_code
+from easycompress.codes.reading import read_code, under
 from easycompress.lc.algorithm import Loop
 from easycompress.lc.cstep import Theta
 from easycompress.training.checkpoint import load_tensors, save_tensors, state_of
@@ -44,7 +44,7 @@ def load_loop(path: Path, model: nn.Module, tasks: Sequence[Task]) -> Loop | Non
         loop = _loop(tensors, meta)
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
-    state = _under(tensors, "model.")
+    state = under(tensors, "model.")
     if _sizes(state) != _sizes(model.state_dict()) or not _fits(loop, model, tasks):
         return None
     model.load_state_dict(state)
@@ -55,12 +55,12 @@ def _loop(tensors: dict[str, Tensor], meta: dict[str, Any]) -> Loop:
     """Rebuild the loop. Raises what reading a file that isn't one raises."""
     codes = tuple(
         tuple(
-            read_code(entry["form"], entry["meta"], _under(tensors, f"theta.{index}.{place}."))
+            read_code(entry["form"], entry["meta"], under(tensors, f"theta.{index}.{place}."))
             for place, entry in enumerate(entries)
         )
         for index, entries in enumerate(meta["forms"])
     )
-    return Loop(int(meta["step"]), Theta(codes, int(meta["rounds"])), _under(tensors, "beta."), list(meta["rows"]))
+    return Loop(int(meta["step"]), Theta(codes, int(meta["rounds"])), under(tensors, "beta."), list(meta["rows"]))
 
 
 def _fits(loop: Loop, model: nn.Module, tasks: Sequence[Task]) -> bool:
@@ -74,7 +74,3 @@ def _fits(loop: Loop, model: nn.Module, tasks: Sequence[Task]) -> bool:
 
 def _sizes(state: dict[str, Tensor]) -> dict[str, tuple[object, ...]]:
     return {name: (value.dtype, *value.shape) for name, value in state.items()}
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
