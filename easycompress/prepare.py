@@ -19,14 +19,12 @@ from easycompress.core.files import sha256, write_bytes
 from easycompress.core.goal import Budget, Goal, parse_budget, parse_floor, parse_objective, parse_target
 from easycompress.core.plan import Plan
 from easycompress.core.progress import Silent
-from easycompress.distillation.settings import Distillation
 from easycompress.executor.trainer import BATCH
 from easycompress.measure.files import objective_of
 from easycompress.measure.latency import time_files
 from easycompress.measure.profile import profile
 from easycompress.measure.runtime import Runtime, physical_cores, scores_from
 from easycompress.metrics import default_loss
-from easycompress.pruning.settings import StructuredPruning
 from easycompress.selection.heuristics import Heuristics, gather
 from easycompress.selection.probe import losses
 from easycompress.selection.select import chooses_codes, select
@@ -214,18 +212,22 @@ def _tried(prepared: Prepared, plan: Plan, *, replayed: bool) -> Plan:
     Raises CannotCompress when a recipe asks for it all the same, or nothing else is left to do.
     """
     context = Context(prepared.task, prepared.profile, 0, Silent())
+    kept = plan
     for step in plan.steps:
-        if not isinstance(step, StructuredPruning):
+        if not step.restructures:
             continue
+        gentle = step.model_copy(update={"strength": 0.0}) if "strength" in type(step).model_fields else step
         try:
-            copied = copy.deepcopy(prepared.task.model)
-            technique_for(step).apply(copied, step.model_copy(update={"strength": 0.0}), context)
+            technique_for(step).apply(copy.deepcopy(prepared.task.model), gentle, context)
         except CannotCompress as error:
-            rest = tuple(s for s in plan.steps if not isinstance(s, (StructuredPruning, Distillation)))
+            rest = tuple(other for other in kept.steps if other is not step)
+            if not any(other.restructures for other in rest):
+                rest = tuple(other for other in rest if not other.recovers)  # there is nothing to recover from
             if replayed or not rest:
                 raise
-            return plan.model_copy(update={"steps": rest, "notes": (*plan.notes, f"pruning is left out: {error}")})
-    return plan
+            note = f"{step.kind} is left out: {error}"
+            kept = kept.model_copy(update={"steps": rest, "notes": (*kept.notes, note)})
+    return kept
 
 
 def read_recipe(path: Path) -> Plan:

@@ -307,7 +307,7 @@ def test_a_refusal_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_what_cannot_be_pruned_is_still_quantized() -> None:
     result = ec.compress(Awkward(), **small(tiny()), **GOAL | {"target": "2x"})
-    assert f"pruning is left out: {UNTRACEABLE}" in result.report.plan["notes"]
+    assert f"structured-pruning is left out: {UNTRACEABLE}" in result.report.plan["notes"]
     assert [step["kind"] for step in result.report.plan["steps"]] == ["static-int8"]
     assert result.report.verdict == "met"
 

@@ -20,7 +20,8 @@ class Action(Frozen):
     `trains`: it spends epochs, and has a field `epochs`. `recovers`: it only undoes the damage of actions before it.
     `finishes`: it comes after all training and is cheap to repeat. `effort`: its share of the epochs is proportional to
     that; `patience`: how many times longer than usual its training still helps. `slack`: by which factor a trained file
-    may turn out larger than the untrained one of the same settings.
+    may turn out larger than the untrained one of the same settings. `restructures`: it changes which modules and widths
+    there are; where strength 0 already fails on a model, that model can't be treated so.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class Action(Frozen):
     effort: ClassVar[float] = 1.0
     patience: ClassVar[float] = 1.0
     slack: ClassVar[float] = 1.002
+    restructures: ClassVar[bool] = False
 
     def describe(self) -> str:
         """Return the action as one short line for people."""
@@ -42,6 +44,11 @@ class Action(Frozen):
     def searched(self) -> bool:
         """Tell whether it has a dial that nobody has set."""
         return "strength" in type(self).model_fields and getattr(self, "strength", 0.0) is None
+
+    @property
+    def pauses(self) -> int:
+        """Return how many short recoveries it wants between its own steps."""
+        return 0
 
     def at(self, strength: float) -> Self | None:
         """Return the action with an unset dial set, None where that leaves the model as it is."""

@@ -73,8 +73,7 @@ class Built:
             if applied.file_pass is not None:
                 built.passes.append(applied.file_pass)
             quality = context.evaluate(built.model) if context.evaluate is not None else float("nan")
-            structural = measure is not None and "removed" in applied.record
-            measured = measure(built.model) if structural and measure is not None else None
+            measured = measure(built.model) if action.restructures and measure is not None else None
             papers = dict(applied.record.get("papers", {}))
             built.stages.append(Stage(action, quality, applied.epochs, seconds, measured, papers))
         return built

@@ -14,7 +14,6 @@ from easycompress.distillation.technique import make_term
 from easycompress.executor.guard import comfortable
 from easycompress.executor.journal import CHECKPOINT
 from easycompress.measure.statistics import paired_drop, paired_error
-from easycompress.pruning.settings import StructuredPruning
 from easycompress.technique import Context
 from easycompress.training.fit import Hooks, Schedule, fit
 from easycompress.training.speed import Speed, has_bfloat16, tune
@@ -150,8 +149,7 @@ class Trainer:
         distillation = next((a for a in actions if isinstance(a, Distillation)), None)
         if not allowance.epochs or not any(action.trains for action in actions):
             return Context(self.task, self.profile, seed, self.progress, evaluate=self.evaluate)
-        pruning = next((a for a in actions if isinstance(a, StructuredPruning)), None)
-        pauses = pruning.steps - 1 if pruning is not None and distillation is not None else 0
+        pauses = sum(action.pauses for action in actions) if distillation is not None else 0
         each = max(1, round(RECOVERY_SHARE * allowance.epochs)) if pauses else 0
         if each * pauses > allowance.epochs // 4:
             each = 0

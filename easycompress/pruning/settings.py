@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,12 +22,19 @@ class StructuredPruning(Action):
     Kept widths are multiples of `round_to`. The way there takes `steps` prunings with recovery after each.
     """
 
+    restructures: ClassVar[bool] = True
+
     kind: Literal["structured-pruning"] = "structured-pruning"
     strategy: Strategy = "global"
     importance: Importance = "l1"
     strength: float | None = Field(default=None, ge=0, le=1)
     round_to: int = Field(default=1, ge=1)
     steps: int = Field(default=3, ge=1)
+
+    @property
+    def pauses(self) -> int:
+        """Return a recovery between each two prunings."""
+        return self.steps - 1
 
     def amount(self, strength: float) -> str:
         """Return the share of the channels that goes."""
