@@ -90,8 +90,9 @@ def compress(
     """Compress `model` to a goal and return the module, the report and the files.
 
     `model` is a module, which is never changed, or a path with `factory=`. `train`, `validation`, `test` each take a
-    DataLoader, a Dataset, a Hugging Face dataset or a tuple of tensors; `data=` names data as `--data` does. Further
-    keywords are the flags of the command line: `objective`, `target`, `max_drop`, `budget`, `certify`, `seed`, ...
+    DataLoader, a Dataset, a Hugging Face dataset, a tuple of tensors (inputs, targets), or a dict of the model's
+    keywords with its labels; `data=` names data as `--data` does. Further keywords are the flags of the command line:
+    `objective`, `target`, `max_drop`, `budget`, `certify`, `seed`, ...
 
     Raises BadInput and CannotCompress (both EasyCompressError) with one line. A goal that was not met is no exception:
     see `report.verdict`.
@@ -192,7 +193,16 @@ def make_workshop(prepared: Prepared, request: Request, journal: Journal, progre
         allowed=prepared.allowed,
         seed=request.seed,
     )
-    return Workshop(trainer, prepared.goal, kept, prepared.value, request.certify, request.batch, prepared.threads)
+    return Workshop(
+        trainer,
+        prepared.goal,
+        kept,
+        prepared.value,
+        request.certify,
+        request.batch,
+        prepared.threads,
+        prepared.meter,
+    )
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import platform
 import shutil
@@ -14,10 +15,12 @@ import yaml
 from safetensors.torch import save
 
 from easycompress.artifact.container import write_ecz
+from easycompress.artifact.pretrained import is_pretrained, save_pretrained
 from easycompress.artifact.write import PACKED
 from easycompress.core.files import sha256, write_bytes, write_json, write_text
+from easycompress.core.inputs import names_of, parts
 from easycompress.core.outcome import Artifact, Drop, Measurement, Report, decide
-from easycompress.executor.replay import record_json
+from easycompress.executor.replay import load, record_json
 from easycompress.measure.files import measure_pair
 from easycompress.measure.runtime import Runtime, scores_from
 from easycompress.measure.statistics import paired_drop, within
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
 
 PACKAGES = ("easycompress", "torch", "onnx", "onnxruntime", "torch-pruning", "numpy")
 
+PRETRAINED = "pretrained"
+"""Folder of OUT that `from_pretrained` of a model's own library reads."""
+
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
 """Processor features that change what int8 costs, and on old ones what it computes."""
 
@@ -46,6 +52,7 @@ def deliver(
     """Write the files of OUT, measure them, and return the report. The journal is marked finished last."""
     _place(prepared, executed, journal, out)
     task = prepared.task
+    plan = _save_pretrained(prepared, plan, out)
     final = out / "model.onnx"
     outputs = [Runtime(path, prepared.threads).outputs(task.data.report) for path in (prepared.baseline, final)]
     scores = [scores_from(output, task.data.report, task.metric) for output in outputs]
@@ -54,7 +61,9 @@ def deliver(
     drop = paired_drop(scores[0], scores[1], task.metric, allowed)
     batches = tuple(dict.fromkeys((1, request.batch)))
     counted = out / f"model{PACKED}" if prepared.goal.format == "packed" else final
-    before, after = measure_pair(prepared.baseline, final, counted, qualities, task.example, batches, prepared.threads)
+    before, after = measure_pair(
+        prepared.baseline, final, counted, qualities, task.example, batches, prepared.threads, prepared.meter
+    )
     _write_predictions(out, prepared, outputs, scores)
     _write_recipe(out, request, executed)
     report = _judge(prepared, request, plan, executed, drop, allowed, before, after, journal)
@@ -104,8 +113,8 @@ def _judge(
         profile=_facts(prepared),
         decisions=tuple(decision.model_dump() for decision in plan.decisions),
         plan={
-            "quick": [step.model_dump() for step in plan.quick],
-            "steps": [step.model_dump() for step in plan.steps],
+            "quick": [step.model_dump(mode="json") for step in plan.quick],
+            "steps": [step.model_dump(mode="json") for step in plan.steps],
             "notes": [prepared.task.data.note, *prepared.task.notes, *plan.notes],
         },
         steps=executed.steps,
@@ -124,10 +133,15 @@ def _judge(
 def _facts(prepared: Prepared) -> dict[str, Any]:
     """Return the profile, with what a reader of the report must know of the model's input and of the metric."""
     task = prepared.task
+    inputs = [
+        {"name": name, "shape": list(tensor.shape[1:]), "dtype": str(tensor.dtype).removeprefix("torch.")}
+        for name, tensor in zip(names_of(task.model, task.example), parts(task.example), strict=True)
+    ]
     return prepared.profile.model_dump(mode="json") | {
-        "input_name": Runtime(prepared.baseline, 1).input_name,
+        "input_name": inputs[0]["name"],
+        "input_dtype": inputs[0]["dtype"],
+        "inputs": inputs,
         "checkpoint_bytes": task.checkpoint_bytes,
-        "input_dtype": str(task.example.dtype).removeprefix("torch."),
         "metric": {
             "name": task.metric.name,
             "percent": task.metric.percent,
@@ -153,6 +167,21 @@ def _place(prepared: Prepared, executed: Executed, journal: Journal, out: Path) 
         if made.exists():
             shutil.copyfile(made, out / f"model{suffix}")
     write_json(out / "record.json", record_json(best.records, best.codes, example))
+
+
+def _save_pretrained(prepared: Prepared, plan: Plan, out: Path) -> Plan:
+    """Write the folder that a pretrained model's own library loads; return the plan with a note where that can't be."""
+    task = prepared.task
+    if not any(is_pretrained(module) for module in task.model.modules()):
+        return plan
+    folder = out / PRETRAINED
+    if folder.exists():  # of a run that was killed while it wrote the last files
+        shutil.rmtree(folder)
+    saved = save_pretrained(load(out, lambda: copy.deepcopy(task.model)), folder, task.example)
+    if saved:
+        return plan
+    note = f"no {PRETRAINED} folder: {saved.reason}; load it from model.safetensors and record.json"
+    return plan.model_copy(update={"notes": (*plan.notes, note)})
 
 
 def _write_predictions(out: Path, prepared: Prepared, outputs: list[Any], scores: list[Any]) -> None:
@@ -197,7 +226,8 @@ def _artifacts(out: Path) -> tuple[Artifact, ...]:
         "report.html",
     )
     paths = [out / name for name in names if (out / name).exists()]
-    return tuple(Artifact(path=p.name, bytes=p.stat().st_size, sha256=sha256(p)) for p in paths)
+    paths += sorted(path for path in (out / PRETRAINED).glob("*") if path.is_file())
+    return tuple(Artifact(path=p.relative_to(out).as_posix(), bytes=p.stat().st_size, sha256=sha256(p)) for p in paths)
 
 
 def environment(threads: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 
 from easycompress.core.errors import BadInput
 from easycompress.core.files import write_bytes, write_text
+from easycompress.core.inputs import answer
 from easycompress.intake.data import load_data
 from easycompress.intake.models import make_module
 from easycompress.intake.splits import make_splits
@@ -95,7 +96,7 @@ def _train(model: nn.Module, progress: Progress) -> float:
 
     def evaluate(trained: nn.Module) -> float:
         with torch.no_grad():
-            return metric.quality(metric.scores(trained(data.select.inputs), targets))
+            return metric.quality(metric.scores(answer(trained, data.select.inputs), targets))
 
     hooks = Hooks(evaluate, progress=progress, label="training the demo model")
     speed = Speed(threads=1, channels_last=False, bfloat16=False, step_seconds=0.0)

@@ -17,17 +17,22 @@ from easycompress.artifact.write import check_float_file
 from easycompress.core.errors import BadInput, CannotCompress, one_line
 from easycompress.core.files import sha256, write_bytes
 from easycompress.core.goal import Budget, Goal, parse_budget, parse_floor, parse_objective, parse_target
+from easycompress.core.inputs import parts, sample_shape
 from easycompress.core.plan import Plan
 from easycompress.core.progress import Silent
+from easycompress.distillation.settings import Distillation
+from easycompress.distillation.technique import missing_labels
 from easycompress.executor.trainer import BATCH
 from easycompress.measure.files import objective_of
 from easycompress.measure.latency import time_files
+from easycompress.measure.meter import find_meter, measure
 from easycompress.measure.profile import profile
 from easycompress.measure.runtime import Runtime, physical_cores, scores_from
 from easycompress.metrics import default_loss
-from easycompress.selection.heuristics import Heuristics, gather
+from easycompress.selection.heuristics import Heuristics, as_points, gather
 from easycompress.selection.probe import losses
-from easycompress.selection.select import chooses_codes, select
+from easycompress.selection.select import chooses_codes, integers_in_question, select, structures
+from easycompress.selection.trials import count_blocks, integer_losses, structure_losses
 from easycompress.technique import Context
 from easycompress.techniques import parse_action, technique_for
 from easycompress.training.speed import tune
@@ -37,9 +42,11 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from easycompress.core.plan import Action
     from easycompress.core.profile import ModelProfile
     from easycompress.core.request import Request
     from easycompress.core.task import Metric, Split, Task
+    from easycompress.measure.meter import Meter
 
 CHANCE_ERRORS = 3.0
 """A baseline within so many standard errors of always naming the commonest class makes nothing of its inputs."""
@@ -68,6 +75,7 @@ class Prepared:
     allowed: float
     needed: float
     threads: int
+    meter: Meter | None = None
 
     @property
     def reserve(self) -> float:
@@ -95,7 +103,7 @@ def prepare(task: Task, request: Request, folder: Path) -> Prepared:
     baseline = write_bytes(folder / "baseline.onnx", slim(graph).SerializeToString())
     runtime = Runtime(baseline, threads)
     others = task.data.select.inputs[-CHECKED:]  # what export froze from the example agrees there
-    check_float_file(task.model, others, runtime.run(others.numpy()))
+    check_float_file(task.model, others, runtime.run(others))
     outputs = runtime.outputs(task.data.select)
     scores = scores_from(outputs, task.data.select, task.metric)
     quality = task.metric.quality(scores)
@@ -105,12 +113,14 @@ def prepare(task: Task, request: Request, folder: Path) -> Prepared:
         )
     if not request.force:
         _refuse_chance(task, quality, outputs.shape[1])
-    facts = profile(task.model, graph, tuple(task.example.shape[1:]), int(outputs.shape[1]))
-    value = (
-        time_files([baseline], task.example, request.batch, threads)[0].median
-        if goal.objective == "latency"
-        else objective_of(baseline, goal.objective)
-    )
+    facts = profile(task.model, graph, sample_shape(task.example), int(outputs.shape[1]))
+    meter = find_meter()
+    if goal.objective == "latency":
+        value = time_files([baseline], task.example, request.batch, threads)[0].median
+    elif goal.objective == "energy" and meter is not None:
+        value = measure([baseline], task.example, threads, meter)[0].value
+    else:
+        value = objective_of(baseline, goal.objective)
     allowed = goal.floor.allowed_drop(quality, higher_is_better=task.metric.higher_is_better)
     if allowed < 0:
         raise BadInput(
@@ -118,7 +128,7 @@ def prepare(task: Task, request: Request, folder: Path) -> Prepared:
             "lower the floor"
         )
     needed = goal.target.ratio(value)
-    return Prepared(task, goal, budget, facts, baseline, scores, quality, value, allowed, needed, threads)
+    return Prepared(task, goal, budget, facts, baseline, scores, quality, value, allowed, needed, threads, meter)
 
 
 def _refuse_chance(task: Task, quality: float, classes: int) -> None:
@@ -152,7 +162,10 @@ def fingerprint(prepared: Prepared, request: Request) -> dict[str, Any]:
 
 def _checksum(split: Split) -> int:
     targets = torch.empty(0) if split.targets is None else split.targets
-    return zlib.crc32(targets.contiguous().numpy().data, zlib.crc32(split.inputs.contiguous().numpy().data))
+    checksum = 0
+    for tensor in (*parts(split.inputs), targets):
+        checksum = zlib.crc32(tensor.contiguous().numpy().data, checksum)
+    return checksum
 
 
 def make_heuristics(prepared: Prepared, request: Request, spent: float) -> Heuristics:
@@ -173,10 +186,22 @@ def make_heuristics(prepared: Prepared, request: Request, spent: float) -> Heuri
         class_scores=(request.loss or default_loss(task.metric)) == "cross-entropy",
         augmented=task.augment is not None,
     )
-    if not chooses_codes(facts) or not math.isfinite(prepared.needed):
-        return facts
-    probed = losses(task, prepared.profile, prepared.value / prepared.needed, packed=facts.packed)
-    return facts.model_copy(update={"code_losses": tuple(probed.items())})
+    tried: dict[str, Any] = {}
+    finite = math.isfinite(prepared.needed)
+    if chooses_codes(facts) and finite:
+        found = losses(task, prepared.profile, prepared.value / prepared.needed, packed=facts.packed)
+        tried["code_losses"] = tuple(found.items())
+    if facts.objective == "latency":
+        tried["blocks"] = count_blocks(task)
+    facts = facts.model_copy(update=tried)
+    if compared := structures(facts):
+        found = structure_losses(task, prepared.profile, compared, prepared.needed)
+        facts = facts.model_copy(update={"structure_losses": tuple(found.items())})
+    if integers := integers_in_question(facts):
+        found = integer_losses(task, prepared.profile, integers, prepared.scores, prepared.threads)
+        points = {name: as_points(loss, task.metric, prepared.quality) for name, loss in found.items()}
+        facts = facts.model_copy(update={"integer_losses": tuple(points.items())})
+    return facts
 
 
 def _affordable(prepared: Prepared, spent: float) -> float:
@@ -199,34 +224,49 @@ def make_plan(prepared: Prepared, request: Request, base: Path, spent: float) ->
         else select(make_heuristics(prepared, request, spent))
     )
     plan = _tried(prepared, plan, replayed=replayed)
-    refusals = [technique_for(step).refuses(prepared.profile, step) for step in (*plan.quick, *plan.steps)]
-    problems = [refusal for refusal in refusals if refusal is not None]
+    problems = []
+    for step in (*plan.quick, *plan.steps):
+        refusals = (technique_for(step).refuses(prepared.profile, step), lacking(prepared.task, step))
+        problems += [refusal for refusal in refusals if refusal is not None]
     if problems:
         raise CannotCompress("; ".join(problems))
     return plan
 
 
-def _tried(prepared: Prepared, plan: Plan, *, replayed: bool) -> Plan:
-    """Try pruning on a copy, at strength 0, and leave it out of the plan with the reason where it can't be traced.
+def lacking(task: Task, action: Action) -> str | None:
+    """Return in one line which data an action needs that isn't there, or None."""
+    data, needs = task.data, technique_for(action).needs
+    if "training" in needs and not len(data.train):
+        return f"{action.kind}: needs training data, and there is none; give a train split, or leave that step out"
+    if "calibration" in needs and not len(data.calibration):
+        return f"{action.kind}: needs samples to calibrate on, and there are none; give training data"
+    return missing_labels(action, data.train) if isinstance(action, Distillation) else None
 
-    Raises CannotCompress when a recipe asks for it all the same, or nothing else is left to do.
+
+def _tried(prepared: Prepared, plan: Plan, *, replayed: bool) -> Plan:
+    """Try on a copy what a model may resist, and leave it out of the plan, or replace it, where it does: with a note.
+
+    Changes of the structure are tried at strength 0, simulated integers without training. Raises CannotCompress when a
+    recipe asks for it all the same, or nothing else is left to do.
     """
     context = Context(prepared.task, prepared.profile, 0, Silent())
     kept = plan
     for step in plan.steps:
-        if not step.restructures:
+        if not (step.restructures or (step.trains and step.integers)):
             continue
         gentle = step.model_copy(update={"strength": 0.0}) if "strength" in type(step).model_fields else step
         try:
-            technique_for(step).apply(copy.deepcopy(prepared.task.model), gentle, context)
+            technique_for(step).apply(copy.deepcopy(prepared.task.model), gentle.untrained() or gentle, context)
         except CannotCompress as error:
-            rest = tuple(other for other in kept.steps if other is not step)
+            instead = step.instead()
+            rest = tuple(instead or other if other is step else other for other in kept.steps)
+            rest = tuple(other for other in rest if other is not step)
             if not any(other.restructures for other in rest):
                 rest = tuple(other for other in rest if not other.recovers)  # there is nothing to recover from
             if replayed or not rest:
                 raise
-            note = f"{step.kind} is left out: {error}"
-            kept = kept.model_copy(update={"steps": rest, "notes": (*kept.notes, note)})
+            how = "is left out" if instead is None else f"gives way to {instead.kind}"
+            kept = kept.model_copy(update={"steps": rest, "notes": (*kept.notes, f"{step.kind} {how}: {error}")})
     return kept
 
 

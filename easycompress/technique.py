@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
@@ -10,10 +11,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import onnx
-    import torch
     from torch import nn
 
     from easycompress.codes.base import Code
+    from easycompress.core.inputs import Inputs
     from easycompress.core.plan import Action
     from easycompress.core.profile import ModelProfile
     from easycompress.core.progress import Progress
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from easycompress.training.fit import History
     from easycompress.training.speed import Speed
     from easycompress.training.terms import Teacher
+
+Result = TypeVar("Result")
 
 Need = Literal["calibration", "training", "labels"]
 
@@ -35,7 +38,8 @@ class Context:
     `epochs` is what this action may train, 0 for none; `samples` limits an epoch (0: the whole split).
     `recover(model, index)` trains a few epochs between pruning steps, None without training. `evaluate(model)` is the
     quality on *select* in PyTorch, `enough` and `out_of_time` as in training.fit.Hooks. `checkpoint(part)` is where
-    training is saved, epoch by epoch; a technique names its parts.
+    training is saved, epoch by epoch; a technique names its parts. `memo` remembers, for the whole run, what took
+    long to measure: keys say of which weights.
     """
 
     task: Task
@@ -51,6 +55,15 @@ class Context:
     out_of_time: Callable[[float], bool] = lambda _: False
     recover: Callable[[nn.Module, int], int] | None = None
     checkpoint: Callable[[str], Path] | None = None
+    memo: dict[str, Any] = field(default_factory=dict)
+
+    def remembered(self, what: str, model: nn.Module, make: Callable[[], Result]) -> Result:
+        """Return what `make()` returned when `what` was last asked of a model with these very weights, or make it."""
+        key = f"{what}: {checksum(model)}"
+        if key not in self.memo:
+            self.memo[key] = make()
+        result: Result = self.memo[key]
+        return result
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,16 @@ class Applied:
     file_pass: FilePass | None = None
     history: History | None = None
     epochs: int = 0
+
+
+def checksum(model: nn.Module) -> int:
+    """Return a number that two models share only if they have the same tensors under the same names."""
+    value = 0
+    for name, tensor in model.state_dict().items():
+        data = tensor.detach().cpu().contiguous()
+        value = zlib.crc32(f"{name} {data.dtype} {tuple(data.shape)}".encode(), value)
+        value = zlib.crc32(data.reshape(-1).numpy().data, value) if data.numel() else value
+    return value
 
 
 ActionT_contra = TypeVar("ActionT_contra", bound="Action", contravariant=True)
@@ -103,6 +126,6 @@ class Technique(Protocol[ActionT_contra]):
         """Treat `model`, a copy that belongs to this call."""
         ...
 
-    def replay(self, model: nn.Module, record: dict[str, Any], example: torch.Tensor) -> nn.Module:
+    def replay(self, model: nn.Module, record: dict[str, Any], example: Inputs) -> nn.Module:
         """Give a fresh module the structure that `record` describes; weights come later, from the state dict."""
         ...

@@ -8,10 +8,18 @@ from pydantic import ValidationError
 
 from easycompress.core.errors import BadInput
 from easycompress.distillation.technique import Distiller
+from easycompress.lc.ranks.technique import RankReducer
 from easycompress.lc.technique import LearningCompressor
 from easycompress.lc.untrained import EntropyQuantizer
+from easycompress.pruning.depth.technique import DepthPruner
 from easycompress.pruning.technique import StructuredPruner
+from easycompress.pruning.transformers.technique import TransformerPruner
+from easycompress.pruning.unstructured.technique import UnstructuredPruner
+from easycompress.quantization.dynamic import DynamicQuantizer
+from easycompress.quantization.half import HalfPrecision
+from easycompress.quantization.qat import QatQuantizer
 from easycompress.quantization.technique import StaticQuantizer
+from easycompress.quantization.weightonly import BlockQuantizer
 
 if TYPE_CHECKING:
     from easycompress.core.plan import Action
@@ -19,8 +27,16 @@ if TYPE_CHECKING:
 
 TECHNIQUES: tuple[Technique[Any], ...] = (
     StructuredPruner(),
+    DepthPruner(),
+    TransformerPruner(),
+    UnstructuredPruner(),
+    RankReducer(),
     Distiller(),
+    QatQuantizer(),
     StaticQuantizer(),
+    DynamicQuantizer(),
+    BlockQuantizer(),
+    HalfPrecision(),
     EntropyQuantizer(),
     LearningCompressor(),
 )

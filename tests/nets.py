@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SHAPE = (1, 8, 8)
 CLASSES = 10
+WORDS = 50
+"""Tokens that the nets of words know."""
 
 
 class Mlp(nn.Module):
@@ -126,6 +128,34 @@ class Residual(nn.Module):
         return self.output(x.mean((2, 3)))
 
 
+class Tower(nn.Module):
+    """Four residual blocks, one of which halves the image. Not of NETS: Residual has all that it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3, padding=1)
+        self.blocks = nn.Sequential(Block(8, 8, 1), Block(8, 8, 1), Block(8, 12, 2), Block(12, 12, 1))
+        self.output = nn.Linear(12, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.blocks(torch.relu(self.stem(x))).mean((2, 3)))
+
+
+class Attentive(nn.Module):
+    """Two transformer layers over the image's rows. Not of NETS: channel pruning alone doesn't know heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Linear(8, 16)
+        self.layers = nn.Sequential(
+            *(nn.TransformerEncoderLayer(16, 4, 24, dropout=0.0, batch_first=True) for _ in range(2))
+        )
+        self.output = nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.layers(self.embedding(x.flatten(1, 2))).mean(1))
+
+
 class DepthwiseSeparable(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -199,6 +229,37 @@ class ConvOutput(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.body(torch.relu(self.stem(x))))
         return self.output(x).mean((2, 3))
+
+
+class Pair(nn.Module):
+    """Two inputs in order, integers and floats, and a tuple of outputs whose first is the answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(WORDS, 32)
+        self.numbers = nn.Linear(6, 32)
+        self.hidden = nn.Linear(32, 48)
+        self.output = nn.Linear(48, CLASSES)
+
+    def forward(self, words: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = torch.relu(self.hidden(self.embedding(words).mean(1) + self.numbers(numbers)))
+        return self.output(hidden), hidden
+
+
+class Worded(nn.Module):
+    """Two integer inputs by keyword, and a dict of outputs, as transformers have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(WORDS, 32)
+        self.hidden = nn.Linear(32, 64)
+        self.output = nn.Linear(64, CLASSES)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        mask = attention_mask.unsqueeze(2).to(torch.float32)
+        mean = (self.embedding(input_ids) * mask).sum(1) / mask.sum(1).clamp(min=1)
+        hidden = torch.relu(self.hidden(mean))
+        return {"logits": self.output(hidden), "hidden": hidden}
 
 
 NETS: tuple[type[nn.Module], ...] = (

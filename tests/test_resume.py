@@ -74,9 +74,13 @@ class Task:
 
     folder: Path
     goal: tuple[str, ...] = ("--objective", "compute", "--target", "max", "--max-drop", "0.1%", "--budget", "24ep")
+    steps: str = "steps: [{kind: structured-pruning}, {kind: distillation}]"
 
     def flags(self, out: Path, *more: str) -> list[str]:
         net, factory, data = self.folder / "net.safetensors", self.folder / "net.py", self.folder / "data.npz"
+        if self.steps:  # those that train long enough to be stopped in the middle
+            (self.folder / "recipe.yaml").write_text(self.steps)
+            more = ("--recipe", str(self.folder / "recipe.yaml"), *more)
         return [
             "compress", str(net), "--factory", f"{factory}:make", "--data", str(data), "-o", str(out), "--threads", "1",
             *self.goal, *more,
@@ -282,7 +286,7 @@ def learning_goes_on(out: Path) -> bool:
 
 def test_codes_and_their_training_go_on_where_they_were_stopped(tmp_path: Path) -> None:
     tiny().write(tmp_path)
-    task, plain, stopped = Task(tmp_path, PACKED), tmp_path / "plain", tmp_path / "stopped"
+    task, plain, stopped = Task(tmp_path, PACKED, steps=""), tmp_path / "plain", tmp_path / "stopped"
     code = _run(task.flags(plain, "--quiet"))
     for moment in (quick_is_judged, learning_goes_on, delivering):
         more = ["--resume"] if stopped.exists() else []

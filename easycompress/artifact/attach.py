@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from easycompress.artifact.decode import decode
+from easycompress.artifact.session import constants
 from easycompress.codes.composed import Additive, Scaled
 from easycompress.codes.lowrank import LowRank
 from easycompress.core.errors import CannotCompress
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 ROUNDING = 1e-6
 """Largest difference of a low-rank product, relative to its largest value, that the order of its sums may cause."""
-
-QUIET = 3
-"""ONNX Runtime's log level for errors only."""
 
 
 def attach_codes(proto: onnx.ModelProto, codes: dict[str, Code]) -> onnx.ModelProto:
@@ -48,7 +45,7 @@ def attach_codes(proto: onnx.ModelProto, codes: dict[str, Code]) -> onnx.ModelPr
     final: dict[str, str] = {}
     aliases = {name: final.setdefault(rebuilt[id(code)], name) for name, code in used.items()}
     chains.rename(final)
-    _prove(chains, aliases, used, dense)
+    _prove(chains, aliases, used, dense, result)
     kept = [tensor for tensor in graph.initializer if tensor.name not in used]
     nodes = [*chains.nodes, *graph.node]
     del graph.initializer[:], graph.node[:]
@@ -159,18 +156,12 @@ def _rounds(code: Code) -> bool:
     return _rounds(code.code) if isinstance(code, Scaled) else isinstance(code, LowRank)
 
 
-def _prove(chains: Chains, aliases: dict[str, str], codes: dict[str, Code], dense: dict[str, Array]) -> None:
+def _prove(
+    chains: Chains, aliases: dict[str, str], codes: dict[str, Code], dense: dict[str, Array], like: onnx.ModelProto
+) -> None:
     """Run the operators once, and compare what they rebuild with the codes' dense tensors."""
     names = sorted(set(aliases.values()))
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
-    graph = helper.make_graph(chains.nodes, "decode", [], outputs, chains.initializers)
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # they run once
-    options.intra_op_num_threads = 1
-    options.log_severity_level = QUIET
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    rebuilt = dict(zip(names, session.run(names, {}), strict=True))
+    rebuilt = constants(chains.nodes, chains.initializers, names, like)
     for name, code in codes.items():
         if not _same(code, dense[name], rebuilt[aliases[name]]):
             raise CannotCompress(

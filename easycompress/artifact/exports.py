@@ -13,6 +13,8 @@ from easycompress.artifact.onnx_export import export
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from easycompress.core.inputs import Inputs
+
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
@@ -27,7 +29,7 @@ class Exports:
     def __init__(self) -> None:
         self._known: dict[str, onnx.ModelProto] = {}
 
-    def export(self, model: nn.Module, example: Tensor) -> onnx.ModelProto:
+    def export(self, model: nn.Module, example: Inputs) -> onnx.ModelProto:
         """Return the module's graph, as onnx_export.export does."""
         state = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
         key = "\n".join([repr(model), *(f"{name} {tuple(value.shape)}" for name, value in state.items())])

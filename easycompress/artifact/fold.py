@@ -8,8 +8,12 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from easycompress.core.inputs import answer
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from easycompress.core.inputs import Inputs
 
 FOLDABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -18,7 +22,7 @@ TOLERANCE = 1e-3
 """Largest change of the outputs, relative to their largest magnitude, that rounding may cause."""
 
 
-def find_pairs(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
+def find_pairs(model: nn.Module, example: Inputs) -> list[tuple[str, str]]:
     """Return (layer, batch norm) names where the norm reads the very tensor the layer returned, each called once."""
     names = {module: name for name, module in model.named_modules()}
     made: dict[int, nn.Module] = {}
@@ -45,7 +49,7 @@ def find_pairs(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
             handles.append(module.register_forward_pre_hook(before_norm))
     try:
         with torch.no_grad():
-            model(example)
+            answer(model, example)
     finally:
         for handle in handles:
             handle.remove()
@@ -70,19 +74,19 @@ def fold(model: nn.Module, pairs: list[tuple[str, str]]) -> nn.Module:
     return model
 
 
-def fold_checked(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
+def fold_checked(model: nn.Module, example: Inputs) -> list[tuple[str, str]]:
     """Fold every pair whose folding leaves the outputs as they are; return the pairs that were folded.
 
     A layer whose output something else reads too (a shortcut) changes the outputs: its pair is left alone.
     """
     folded: list[tuple[str, str]] = []
     with torch.no_grad():
-        reference = model(example)
+        reference = answer(model, example)
         allowed = TOLERANCE * float(reference.abs().max())
         for pair in find_pairs(model, example):
             before = (model.get_submodule(pair[0]), model.get_submodule(pair[1]))
             fold(model, [pair])
-            if float((model(example) - reference).abs().max()) <= allowed:
+            if float((answer(model, example) - reference).abs().max()) <= allowed:
                 folded.append(pair)
             else:
                 _replace(model, pair[0], before[0])

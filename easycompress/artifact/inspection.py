@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import onnxruntime
 from google.protobuf.message import DecodeError
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from easycompress.artifact.rows import TensorRow
+from easycompress.artifact.session import constants
 from easycompress.core.errors import BadInput, one_line
 
 if TYPE_CHECKING:
@@ -44,9 +44,6 @@ SHARED = "shared constants"
 
 LAYOUTS = {"ScatterElements": "gaps", "Mul": "mask"}
 """What makes the indices of a codebook, by layout; anything else unpacks planes."""
-
-QUIET = 3
-"""ONNX Runtime's log level for errors only."""
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
@@ -245,21 +242,14 @@ class _Decoders:
     def _run(self, names: Iterable[str]) -> dict[str, Array]:
         """Run the decoding operators once and return the tensors of these names."""
         made = [name for name in names if name in self.makers]
-        outputs = [helper.make_empty_tensor_value_info(name) for name in made]
-        graph = helper.make_graph(self.nodes, "decode", [], outputs, self.proto.graph.initializer)
-        part = helper.make_model(graph, opset_imports=self.proto.opset_import, ir_version=self.proto.ir_version)
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # they run once
-        options.log_severity_level = QUIET
         try:
-            session = onnxruntime.InferenceSession(part.SerializeToString(), options, ["CPUExecutionProvider"])
-            values = session.run(made, {})
+            values = constants(self.nodes, self.proto.graph.initializer, made, self.proto)
         except Exception as error:  # the runtime's own error types share no public base class
             raise BadInput(
                 f"{self.path}: the operators that decode its weights don't run: {one_line(error)}"
             ) from error
         stored = {name: numpy_helper.to_array(self.tensors[name]) for name in names if name in self.tensors}
-        return stored | dict(zip(made, values, strict=True))
+        return stored | values
 
 
 def _read(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:

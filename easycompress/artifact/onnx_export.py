@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
+import copy
 import io
 import logging
 import re
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from easycompress.core.errors import CannotCompress, one_line
+from easycompress.core.inputs import arguments, call, in_order, like, names_of, parts, tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import onnx
-    from torch import Tensor, nn
+    from torch import nn
+
+    from easycompress.core.inputs import Inputs
 
 OPSET = 21
 """The newest opset that every supported ONNX Runtime reads."""
@@ -30,25 +34,31 @@ IR_VERSION = 10
 """The file format that goes with OPSET; newer ones are refused by older runtimes."""
 
 
-def export(model: nn.Module, example: Tensor) -> onnx.ModelProto:
+BATCH = "batch"
+"""What the first dimension of inputs and outputs is called in the file."""
+
+
+def export(model: nn.Module, example: Inputs) -> onnx.ModelProto:
     """Return the module's graph in evaluation mode, float32, with a dynamic first (batch) dimension.
 
-    `example` is (2, ...). Batch norm is folded into convolutions. Inputs keep the names of forward's arguments, the
-    first output is called `output`; initializers keep the parameters' names (see `slim.slim` for the smallest form).
+    `example` is (2, ...). Batch norm is folded into convolutions. Inputs keep the names of forward's arguments, their
+    order and dtypes; an output without a name is called `output` (see core.inputs.tensors_of for which there are);
+    initializers keep the parameters' names (see `slim.slim` for the smallest form).
     Raises CannotCompress with the operator's name when ONNX has no form for it.
     """
     was_training = model.training
     model.eval()
     try:
         with _quiet(), torch.no_grad():
+            flat, tensors, outputs = _flattened(model, in_order(model, example))
             program = torch.onnx.export(
-                model,
-                (example,),
+                flat,
+                tensors,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=[_input_name(model)],
-                output_names=["output"],
-                dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+                input_names=list(names_of(model, in_order(model, example))),
+                output_names=outputs,
+                dynamic_shapes=_dynamic(flat, tensors),
                 verbose=False,
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError, TypeError, NotImplementedError) as error:
@@ -61,12 +71,46 @@ def export(model: nn.Module, example: Tensor) -> onnx.ModelProto:
         raise CannotCompress("the ONNX exporter returned no graph for this model")
     proto: onnx.ModelProto = program.model_proto
     proto.ir_version = min(proto.ir_version, IR_VERSION)
+    _name_batch(proto)
     return proto
 
 
-def _input_name(model: nn.Module) -> str:
-    names = [p.name for p in inspect.signature(model.forward).parameters.values() if p.kind != p.VAR_KEYWORD]
-    return names[0] if names else "input"
+def _name_batch(proto: onnx.ModelProto) -> None:
+    """Give the batch dimension of every input and output one name: export makes up another for each input."""
+    values = [*proto.graph.input, *proto.graph.output, *proto.graph.value_info]
+    symbols = {value.type.tensor_type.shape.dim[0].dim_param for value in proto.graph.input}
+    for value in values:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param and dim.dim_param in symbols:
+                dim.dim_param = BATCH
+
+
+def _flattened(model: nn.Module, example: Inputs) -> tuple[nn.Module, tuple[Tensor, ...], list[str]]:
+    """Return a module that takes and returns plain tensors in order, its inputs, and the names of its outputs.
+
+    From one tensor to one tensor, that is the model itself. Else it is a shallow copy with another forward: its
+    parameters are the model's own, under their own names, which a module around the model would change.
+    """
+    made = call(model, example)
+    names = list(tensors_of(made))
+    tensors = parts(example)
+    if isinstance(example, Tensor) and isinstance(made, Tensor):
+        return model, tensors, names
+
+    def forward(*given: Tensor) -> tuple[Tensor, ...]:
+        positional, keywords = arguments(like(example, given))
+        found = tensors_of(model.forward(*positional, **keywords))
+        return tuple(found[name] for name in names)
+
+    flat: Any = copy.copy(model)
+    flat.forward = forward
+    return flat, tensors, names
+
+
+def _dynamic(flat: nn.Module, tensors: tuple[Tensor, ...]) -> tuple[Any, ...]:
+    """Return torch.export's description of inputs whose first dimension is free."""
+    each = tuple({0: torch.export.Dim.DYNAMIC} for _ in tensors)
+    return (each,) if "forward" in vars(flat) else each
 
 
 def _causes(error: BaseException) -> list[BaseException]:

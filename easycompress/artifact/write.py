@@ -17,6 +17,7 @@ from easycompress.artifact.slim import slim
 from easycompress.codes.composed import Scaled
 from easycompress.core.errors import CannotCompress
 from easycompress.core.files import write_bytes
+from easycompress.core.inputs import answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from easycompress.codes.base import Code
+    from easycompress.core.inputs import Inputs
 
 TOLERANCE = 1e-3
 """Largest difference between the float file and PyTorch, relative to the largest output, that is only rounding."""
@@ -34,7 +36,7 @@ PACKED = ".ecz"
 
 def write_model(
     model: nn.Module,
-    example: Tensor,
+    example: Inputs,
     path: Path,
     passes: Sequence[Callable[[onnx.ModelProto], onnx.ModelProto]] = (),
     codes: Mapping[str, Code] | None = None,
@@ -74,7 +76,7 @@ def unpacked(skeleton: onnx.ModelProto, codes: dict[str, Code]) -> onnx.ModelPro
 
 
 def _coded(
-    model: nn.Module, example: Tensor, codes: Mapping[str, Code], exports: Exports
+    model: nn.Module, example: Inputs, codes: Mapping[str, Code], exports: Exports
 ) -> tuple[onnx.ModelProto, dict[str, Code]]:
     """Return the slim graph of a model, batch norm folded, with the codes of its weights as they then are."""
     treated = copy.deepcopy(model).eval()
@@ -104,10 +106,10 @@ def _scale(model: nn.Module, name: str) -> Tensor:
     return (scale if norm.weight is None else scale * norm.weight).detach().float()
 
 
-def check_float_file(model: nn.Module, example: Tensor, answers: np.ndarray[Any, Any]) -> None:
+def check_float_file(model: nn.Module, example: Inputs, answers: np.ndarray[Any, Any]) -> None:
     """Raise CannotCompress when a float file's `answers` for `example` are not the module's own."""
     with torch.no_grad():
-        expected = model(example).numpy()
+        expected = answer(model, example).numpy()
     if expected.shape != answers.shape:
         raise CannotCompress(
             f"the exported file answers in shape {answers.shape}, the model in {expected.shape}: "

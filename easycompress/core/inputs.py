@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Union
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import TypeAlias
 
     from torch import nn
@@ -55,6 +56,13 @@ def bundled(value: Tensor | Sequence[Tensor] | Mapping[str, Tensor]) -> Inputs:
     return Bundle(tuple(value))
 
 
+def unbundled(inputs: Inputs) -> Tensor | tuple[Tensor, ...] | dict[str, Tensor]:
+    """Return what `bundled` made inputs of."""
+    if isinstance(inputs, Tensor):
+        return inputs
+    return dict(zip(inputs.names, inputs.tensors, strict=True)) if inputs.names else inputs.tensors
+
+
 def arguments(inputs: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
     """Return the positional and the keyword arguments of a call."""
     if isinstance(inputs, Bundle) and inputs.names:
@@ -95,3 +103,85 @@ def joined(batches: Sequence[Inputs]) -> Inputs:
     """Return batches one after the other as one."""
     columns = zip(*(parts(batch) for batch in batches), strict=True)
     return like(batches[0], [torch.cat(column) for column in columns])
+
+
+def mapped(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    """Return inputs with `change` done to each tensor."""
+    return like(inputs, [change(tensor) for tensor in parts(inputs)])
+
+
+def chunks(inputs: Inputs, size: int) -> Iterator[Inputs]:
+    """Yield the samples in order, at most `size` at a time."""
+    for start in range(0, len(inputs), size):
+        yield inputs[start : start + size]
+
+
+def repeated(inputs: Inputs, count: int) -> Inputs:
+    """Return `count` samples: those of `inputs`, over and over."""
+    return mapped(inputs[torch.arange(count) % len(inputs)], torch.Tensor.contiguous)
+
+
+def sample_shape(inputs: Inputs) -> tuple[int, ...]:
+    """Return the shape of one sample, of the first tensor where there are several."""
+    return tuple(parts(inputs)[0].shape[1:])
+
+
+def are_images(inputs: Inputs) -> bool:
+    """Tell whether inputs are one floating-point tensor (N, C, H, W)."""
+    return isinstance(inputs, Tensor) and inputs.dim() == 4 and inputs.is_floating_point()  # noqa: PLR2004 - NCHW
+
+
+def channels_last(inputs: Inputs) -> Inputs:
+    """Return inputs with every (N, C, H, W) tensor's channels innermost in memory."""
+    return mapped(
+        inputs,
+        lambda t: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t,  # noqa: PLR2004 - NCHW
+    )
+
+
+def names_of(model: nn.Module, inputs: Inputs) -> tuple[str, ...]:
+    """Return what the model's forward calls each of the inputs; `input_i` where its signature doesn't tell."""
+    if isinstance(inputs, Bundle) and inputs.names:
+        return inputs.names
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    listed = [p.name for p in inspect.signature(model.forward).parameters.values() if p.kind in kinds]
+    count = len(parts(inputs))
+    if count == 1:
+        return (listed[0] if listed else "input",)
+    return tuple(listed[i] if i < len(listed) else f"input_{i}" for i in range(count))
+
+
+def in_order(model: nn.Module, inputs: Inputs) -> Inputs:
+    """Return keyword inputs in the order of the model's forward; others, and names it doesn't list, as they are."""
+    if not isinstance(inputs, Bundle) or not inputs.names:
+        return inputs
+    listed = list(inspect.signature(model.forward).parameters)
+    places = sorted(
+        range(len(inputs.names)),
+        key=lambda i: listed.index(inputs.names[i]) if inputs.names[i] in listed else len(listed),
+    )
+    return Bundle(tuple(inputs.tensors[i] for i in places), tuple(inputs.names[i] for i in places))
+
+
+def described(inputs: Inputs) -> str:
+    """Return the sample shapes for people: `(3, 32, 32)`, or `input_ids (64,), attention_mask (64,)`."""
+    if isinstance(inputs, Tensor):
+        return str(tuple(inputs.shape[1:]))
+    names = inputs.names or tuple(f"input {i}" for i in range(len(inputs.tensors)))
+    return ", ".join(f"{name} {tuple(t.shape[1:])}" for name, t in zip(names, inputs.tensors, strict=True))
+
+
+def tensors_of(output: Any) -> dict[str, Tensor]:  # noqa: ANN401 - whatever a forward returns
+    """Return the tensors that an output consists of, its answer first, by name (`output`, `output_1` without names).
+
+    Caches, hidden states and whatever else is nested in it are left out, unless the answer itself is among them.
+    """
+    answer_ = first(output)
+    if isinstance(output, Mapping) or hasattr(output, "items"):
+        found = {str(name): value for name, value in output.items() if isinstance(value, Tensor)}
+    elif isinstance(output, (tuple, list)):
+        found = {f"output_{i}" if i else "output": value for i, value in enumerate(output) if isinstance(value, Tensor)}
+    else:
+        found = {"output": answer_}
+    name = next((name for name, value in found.items() if value is answer_), "output")
+    return {name: answer_, **{other: value for other, value in found.items() if other != name}}

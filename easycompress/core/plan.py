@@ -21,7 +21,8 @@ class Action(Frozen):
     `finishes`: it comes after all training and is cheap to repeat. `effort`: its share of the epochs is proportional to
     that; `patience`: how many times longer than usual its training still helps. `slack`: by which factor a trained file
     may turn out larger than the untrained one of the same settings. `restructures`: it changes which modules and widths
-    there are; where strength 0 already fails on a model, that model can't be treated so.
+    there are; where strength 0 already fails on a model, that model can't be treated so. `integers`: it makes the
+    runtime compute with fewer bits, so that a floor may hold without it and the file may be slower with it.
     """
 
     kind: str
@@ -33,6 +34,7 @@ class Action(Frozen):
     patience: ClassVar[float] = 1.0
     slack: ClassVar[float] = 1.002
     restructures: ClassVar[bool] = False
+    integers: ClassVar[bool] = False
 
     def describe(self) -> str:
         """Return the action as one short line for people."""
@@ -68,6 +70,10 @@ class Action(Frozen):
         """Return what stands for the action where only bytes and speed are asked for; None: nothing."""
         return None if self.recovers else self
 
+    def instead(self) -> Action | None:
+        """Return what takes its place on a model that it can't treat; None: nothing."""
+        return None
+
     def insisting(self) -> Self:
         """Return the action that trains to the end of its epochs even where the floor is met early."""
         return self
@@ -79,6 +85,11 @@ class Action(Frozen):
     def variants(self) -> tuple[Self, ...]:
         """Return the action and other settings worth a try on the same weights where it breaks the floor."""
         return (self,)
+
+
+def ramp(strength: float, start: float, end: float = 1.0) -> float:
+    """Return how far a strength is on the way from `start` to `end`, in [0, 1]."""
+    return min(max((strength - start) / (end - start), 0.0), 1.0)
 
 
 AnyAction = TypeVar("AnyAction", bound=Action)

@@ -11,18 +11,20 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
+    from easycompress.core.inputs import Inputs
+
 
 @dataclass(frozen=True)
 class Split:
     """Samples in memory: `inputs` (N, ...) as the model takes them, `targets` (N, ...) or None without labels."""
 
-    inputs: Tensor
+    inputs: Inputs
     targets: Tensor | None
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def batches(self, size: int) -> Iterator[tuple[Inputs, Tensor | None]]:
         """Yield (inputs, targets) of at most `size` samples, in order."""
         for start in range(0, len(self), size):
             stop = start + size
@@ -77,9 +79,9 @@ class Task:
 
     model: nn.Module
     data: Splits
-    example: Tensor
+    example: Inputs
     metric: Metric
     loss: Callable[[Tensor, Tensor], Tensor]
-    augment: Callable[[Tensor], Tensor] | None = None
+    augment: Callable[[Inputs], Inputs] | None = None
     checkpoint_bytes: int | None = None
     notes: tuple[str, ...] = field(default=())

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from easycompress.core.plan import Action
 
 
@@ -20,9 +22,9 @@ class Dial:
         """Tell whether there is an action that trains."""
         return any(action.trains for action in self.actions)
 
-    def unfinished(self) -> Dial:
-        """Return the dial without what comes after all training (int8): that of a float model."""
-        return Dial(tuple(action for action in self.actions if not action.finishes))
+    def floating(self) -> Dial:
+        """Return the dial without integers: that of a float model."""
+        return Dial(tuple(action for action in self.actions if not action.integers))
 
     def everywhere(self) -> Dial:
         """Return the dial that treats every layer, whatever family the plan chose."""
@@ -45,3 +47,18 @@ class Dial:
     def without_training(self, strength: float) -> tuple[Action, ...]:
         """Return the actions that change the model at once; what needs no recovery shouldn't spend time on it."""
         return tuple(action for action in self.at(strength) if strength > 0 or not action.recovers)
+
+
+def endings(actions: Sequence[Action]) -> list[list[Action]]:
+    """Return the ways to end an attempt, in order: as planned first, others where that breaks the floor."""
+    last = next((action for action in actions if action.finishes), None)
+    return [[]] if last is None else [[variant] for variant in last.variants()]
+
+
+def settled(actions: Sequence[Action], epochs: int) -> list[Action]:
+    """Write into each action how long it may train, so that a recipe made from it says so."""
+    total = sum(action.effort for action in actions if action.trains)
+    return [
+        action.settled(max(1, round(epochs * action.effort / total)) if epochs else 0) if action.trains else action
+        for action in actions
+    ]

@@ -28,7 +28,7 @@ FILE = "journal.json"
 LOCK = "lock"
 OURS = (
     FOLDER, "model.onnx", "model.ecz", "model.safetensors", "record.json", "report.json", "report.html", "recipe.yaml",
-    "predictions.npz",
+    "predictions.npz", "pretrained",
 )  # fmt: skip
 """Everything that easycompress writes into OUT; anything else there belongs to somebody else."""
 
@@ -170,7 +170,7 @@ def open_journal(out: Path, fingerprint: dict[str, Any], *, resume: bool, began:
         _clear_unfinished(out)
         for name in OURS:
             if name != FOLDER:
-                (out / name).unlink(missing_ok=True)
+                _remove(out / name)
     except OSError as error:
         raise BadInput(f"{out}: can't be created ({error.strerror}); choose another folder with -o") from error
     data["state"] = "running"
@@ -187,7 +187,15 @@ def _clear_folder(folder: Path) -> None:
 def _clear_unfinished(out: Path) -> None:
     for path in out.iterdir():
         if _UNFINISHED.fullmatch(path.name):
-            path.unlink()
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder of ours, where there is one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _names(folder: Path) -> set[str]:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from easycompress.codes.reading import read_code
 from easycompress.core.errors import BadInput, EasyCompressError, one_line
 from easycompress.core.files import read_json
+from easycompress.core.inputs import Bundle, parts
 from easycompress.techniques import technique_named
 
 if TYPE_CHECKING:
@@ -19,20 +20,26 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from easycompress.core.inputs import Inputs
+
 SCHEMA = "easycompress-record/2"
 
 
 def record_json(
-    records: tuple[dict[str, Any], ...], codes: dict[str, dict[str, Any]], example: Tensor
+    records: tuple[dict[str, Any], ...], codes: dict[str, dict[str, Any]], example: Inputs
 ) -> dict[str, Any]:
     """Return record.json: the structural records in order, the form and meta of codes, and what one sample is like.
 
-    `example` is a batch (n, ...) of inputs.
+    `example` is a batch (n, ...) of inputs. `sample_shape` and `sample_dtype` are the first tensor's; where there are
+    several, `samples` lists them all with `names`, empty where they are passed in order.
     """
+    samples = [{"shape": list(t.shape[1:]), "dtype": str(t.dtype).removeprefix("torch.")} for t in parts(example)]
+    several = {"samples": samples, "names": list(example.names)} if isinstance(example, Bundle) else {}
     return {
         "schema": SCHEMA,
-        "sample_shape": list(example.shape[1:]),
-        "sample_dtype": str(example.dtype).removeprefix("torch."),
+        "sample_shape": samples[0]["shape"],
+        "sample_dtype": samples[0]["dtype"],
+        **several,
         "records": list(records),
         "codes": dict(sorted(codes.items())),
     }
@@ -63,7 +70,7 @@ def load(out: str | Path, factory: Callable[[], nn.Module]) -> nn.Module:
 def rebuild(model: nn.Module, record: dict[str, Any], tensors: dict[str, Tensor], where: str) -> nn.Module:
     """Replay `record` on a fresh `model` and fill in `tensors`. Raises BadInput, beginning with `where`."""
     try:
-        example = torch.zeros(2, *record["sample_shape"], dtype=getattr(torch, record["sample_dtype"]))
+        example = _example(record)
         for entry in record["records"]:
             model = technique_named(entry["kind"]).replay(model, entry["record"], example)
         state = dict(tensors)
@@ -79,3 +86,15 @@ def rebuild(model: nn.Module, record: dict[str, Any], tensors: dict[str, Tensor]
             "give the factory of the model that was compressed"
         ) from error
     return model.eval()
+
+
+def _example(record: dict[str, Any]) -> Inputs:
+    """Return two samples of zeros that are shaped as the record says."""
+
+    def zeros(shape: list[int], dtype: str) -> Tensor:
+        return torch.zeros(2, *shape, dtype=getattr(torch, dtype))
+
+    if "samples" not in record:
+        return zeros(record["sample_shape"], record["sample_dtype"])
+    tensors = tuple(zeros(sample["shape"], sample["dtype"]) for sample in record["samples"])
+    return Bundle(tensors, tuple(record["names"]))

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from easycompress.core.plan import Action, Plan
     from easycompress.executor.workshop import Probe, Workshop
 
-LATENCY_MARGIN = 1.05
-"""Latency aims this much above the target: two measurements of one file differ by a few percent."""
+MEASURED_MARGIN = 1.05
+"""What is measured aims this much above the target: two measurements of one file differ by a few percent."""
 
 LEAST_SECONDS = 5.0
 """With less than this left for training, no further attempt is begun."""
@@ -78,7 +78,8 @@ def _weakened(steps: tuple[StepRecord, ...]) -> tuple[StepRecord, ...]:
 def _chain(dial: Dial, shop: Workshop, needed: float, number: int) -> Executed:
     """Carry out one chain of actions; attempts are counted from `number` on."""
     objective = shop.goal.objective
-    aim = needed * {"latency": LATENCY_MARGIN, "size": dial.slack}.get(objective, 1.0)
+    measured = objective == "latency" or (objective == "energy" and shop.meter is not None)
+    aim = needed * (MEASURED_MARGIN if measured else dial.slack if objective == "size" else 1.0)
     if dial.fixed:
         return _fixed(dial, shop, needed, number)
     progress = shop.trainer.progress
@@ -96,7 +97,7 @@ def _chain(dial: Dial, shop: Workshop, needed: float, number: int) -> Executed:
         progress.say(_found(dial, least, _ratio(shop, dial, least), exact=exact))
         steps.append(_probe_step(shop, dial, least, exact=exact))
     outcome = _search(dial, shop, least, number)
-    plain = dial.unfinished()
+    plain = dial.floating()
     if outcome.best is None and plain not in (dial, Dial(())) and _may_go_on(shop, number + len(outcome.tried)):
         progress.say("nothing with int8 keeps the floor; looking for the most that floating point does")
         plain, least, _ = _least(plain, shop, aim, number + len(outcome.tried))
@@ -139,7 +140,7 @@ def _least(dial: Dial, shop: Workshop, aim: float, number: int) -> tuple[Dial, f
 
 def _without_useless_int8(dial: Dial, shop: Workshop, steps: list[StepRecord]) -> Dial:
     """Leave int8 out where it makes the file slower here: smaller is not what was asked for."""
-    int8 = tuple(action for action in dial.actions if action.finishes)
+    int8 = tuple(action for action in dial.actions if action.integers)
     if shop.goal.objective != "latency" or not int8:
         return dial
     probe = shop.probe(int8)
@@ -148,7 +149,7 @@ def _without_useless_int8(dial: Dial, shop: Workshop, steps: list[StepRecord]) -
     reason = f"int8 alone is slower than float32 in this runtime: {probe.ratio:.2f}x"
     shop.trainer.progress.say(f"{reason}; it is left out")
     steps.append(_probed(shop, int8[0], probe, "reverted", reason))
-    return dial.unfinished()
+    return dial.floating()
 
 
 def _search(dial: Dial, shop: Workshop, least: float | None, number: int) -> Outcome[Attempt]:
@@ -253,7 +254,7 @@ def _probed(
     quality = shop.trainer.task.metric.quality(shop.trainer.baseline)
     return StepRecord(
         action=action.kind,
-        settings=action.model_dump(exclude={"kind"}),
+        settings=action.model_dump(mode="json", exclude={"kind"}),
         before={"objective": shop.baseline_value, "quality": quality, "ratio": 1.0},
         after={"objective": probe.value, "quality": None, "ratio": probe.ratio},
         verdict=verdict,

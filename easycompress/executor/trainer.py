@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from easycompress.core.inputs import answer, are_images
 from easycompress.distillation.settings import Distillation
-from easycompress.distillation.technique import make_term
+from easycompress.distillation.technique import fitting, make_term
 from easycompress.executor.guard import comfortable
 from easycompress.executor.journal import CHECKPOINT
 from easycompress.measure.statistics import paired_drop, paired_error
@@ -22,8 +23,9 @@ from easycompress.training.terms import Teacher, make_teacher
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from torch import Tensor, nn
+    from torch import nn
 
+    from easycompress.core.inputs import Inputs
     from easycompress.core.plan import Action
     from easycompress.core.profile import ModelProfile
     from easycompress.core.progress import Progress
@@ -71,6 +73,7 @@ class Trainer:
         self.baseline, self.allowed, self.seed = baseline, allowed, seed
         self.train = task.data.train
         self._scores = baseline
+        self.memo: dict[str, Any] = {}
 
     @cached_property
     def speed(self) -> Speed:
@@ -87,9 +90,10 @@ class Trainer:
 
     def _usual_speed(self) -> Speed:
         large = self.profile.macs >= LARGE_MACS
-        images = large and self.profile.architecture == "cnn" and self.train.inputs.dim() == 4  # noqa: PLR2004 - NCHW
+        images = large and self.profile.architecture == "cnn" and are_images(self.train.inputs)
+        half = (images or (large and self.profile.architecture == "transformer")) and has_bfloat16()
         threads = torch.get_num_threads() if large else 1
-        return Speed(threads=threads, channels_last=images, bfloat16=images and has_bfloat16(), step_seconds=0.0)
+        return Speed(threads=threads, channels_last=images, bfloat16=half, step_seconds=0.0)
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -110,13 +114,13 @@ class Trainer:
         augment = self.task.augment
         return 0.0 if augment is None else float(self.journal.once("fresh seconds", lambda: self._try_fresh(augment)))
 
-    def _try_fresh(self, augment: Callable[[Tensor], Tensor]) -> float:
+    def _try_fresh(self, augment: Callable[[Inputs], Inputs]) -> float:
         inputs = self.train.inputs[: min(BATCH, len(self.train))]
         times = []
         with self.speed.applied(), torch.no_grad(), torch.random.fork_rng(devices=[]):
             for _ in range(TRIED_FRESH):
                 begin = time.perf_counter()
-                self.task.model(augment(inputs))
+                answer(self.task.model, augment(inputs))
                 times.append(time.perf_counter() - begin)
         return min(times)
 
@@ -125,7 +129,7 @@ class Trainer:
         metric, parts = self.task.metric, []
         with torch.no_grad():
             for inputs, targets in self.task.data.select.batches(EVALUATION_BATCH):
-                outputs = model(inputs).float()
+                outputs = answer(model, inputs).float()
                 parts.append(metric.scores(outputs, targets if targets is not None else torch.empty(0)))
         self._scores = np.concatenate(parts)
         quality = metric.quality(self._scores)
@@ -138,7 +142,7 @@ class Trainer:
 
     def plain_context(self) -> Context:
         """Return a context in which nothing is trained and nothing evaluated."""
-        return Context(self.task, self.profile, self.seed, self.progress)
+        return Context(self.task, self.profile, self.seed, self.progress, memo=self.memo)
 
     def context(self, tag: str, actions: Sequence[Action], allowance: Allowance) -> Context:
         """Return the context of an attempt. Its training is checkpointed under `tag`.
@@ -148,7 +152,7 @@ class Trainer:
         seed = 1000 * self.seed
         distillation = next((a for a in actions if isinstance(a, Distillation)), None)
         if not allowance.epochs or not any(action.trains for action in actions):
-            return Context(self.task, self.profile, seed, self.progress, evaluate=self.evaluate)
+            return Context(self.task, self.profile, seed, self.progress, evaluate=self.evaluate, memo=self.memo)
         pauses = sum(action.pauses for action in actions) if distillation is not None else 0
         each = max(1, round(RECOVERY_SHARE * allowance.epochs)) if pauses else 0
         if each * pauses > allowance.epochs // 4:
@@ -167,6 +171,7 @@ class Trainer:
             out_of_time=lambda seconds: self._tick(allowance, seconds),
             recover=self._recovery(tag, each, distillation, lambda: main),
             checkpoint=lambda part: self.journal.path(f"{tag}.{part}{CHECKPOINT}"),
+            memo=self.memo,
         )
         return main
 
@@ -182,9 +187,10 @@ class Trainer:
         self, tag: str, index: int, model: nn.Module, epochs: int, distillation: Distillation, context: Context
     ) -> int:
         """Train briefly between two prunings; return the epochs."""
-        schedule = Schedule(
+        plan = Schedule(
             epochs=epochs, lr=RECOVERY_RATE, batch=BATCH, samples=context.samples, seed=context.seed + 500 * index
         )
+        schedule = fitting(plan, self.profile)
         hooks = Hooks(
             self.evaluate,
             out_of_time=context.out_of_time,

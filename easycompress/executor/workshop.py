@@ -16,10 +16,11 @@ from easycompress.core.goal import Frozen
 from easycompress.core.outcome import Drop, StepRecord
 from easycompress.executor.build import Built, build
 from easycompress.executor.clock import Allowance
+from easycompress.executor.dial import endings, settled
 from easycompress.executor.guard import Judgement, judge
 from easycompress.executor.journal import CHECKPOINT, RESULT
 from easycompress.executor.trainer import BATCH, Trainer
-from easycompress.measure.files import latency_ratio, objective_of
+from easycompress.measure.files import energy_ratio, latency_ratio, objective_of
 from easycompress.measure.runtime import scores_of
 from easycompress.measure.statistics import paired_drop, paired_error
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from easycompress.core.goal import Goal
     from easycompress.core.plan import Action
+    from easycompress.measure.meter import Meter
     from easycompress.technique import Context
 
 
@@ -94,6 +96,7 @@ class Workshop:
     certify: bool
     batch: int
     threads: int
+    meter: Meter | None = None
     exports: Exports = field(default_factory=Exports)
 
     def probe(self, actions: Sequence[Action]) -> Probe:
@@ -120,13 +123,16 @@ class Workshop:
         return self.goal.format == "packed"
 
     def measure(self, path: Path, counted: Path) -> tuple[float, float]:
-        """Return the objective of an .onnx file and its ratio to the baseline, latency in a paired run.
+        """Return the objective of an .onnx file and its ratio to the baseline, time and energy in a paired run.
 
         `counted` is the file whose bytes are the size: itself, or the packed one beside it.
         """
-        if self.goal.objective == "latency":
-            return latency_ratio(self.baseline, path, self.trainer.task.example, self.batch, self.threads)
-        value = objective_of(counted if self.goal.objective == "size" else path, self.goal.objective)
+        objective, example = self.goal.objective, self.trainer.task.example
+        if objective == "latency":
+            return latency_ratio(self.baseline, path, example, self.batch, self.threads)
+        if objective == "energy" and self.meter is not None:
+            return energy_ratio(self.baseline, path, example, self.threads, self.meter)
+        value = objective_of(counted if objective == "size" else path, objective)
         return value, self.baseline_value / value
 
     def attempt(self, number: int, actions: Sequence[Action], share: float, step_seconds: float) -> Attempt:
@@ -168,7 +174,7 @@ class Workshop:
         begin = time.perf_counter()
         trainer = self.trainer
         trainer.progress.now(f"{tag}: {', '.join(action.describe() for action in actions)}")
-        actions = _settled(actions, allowance)
+        actions = settled(actions, allowance.epochs)
         context = trainer.context(tag, actions, allowance)
         heads = [action for action in actions if not action.finishes]
         trained = build(trainer.task, heads, context, self._measure_float)
@@ -181,7 +187,7 @@ class Workshop:
         end = time.perf_counter()
         return Attempt(
             tag=tag,
-            actions=tuple(stage.action.model_dump() for stage in judged.built.stages),
+            actions=tuple(stage.action.model_dump(mode="json") for stage in judged.built.stages),
             value=value,
             ratio=ratio,
             quality=judged.quality,
@@ -204,7 +210,7 @@ class Workshop:
         """
         task, baseline, allowed = self.trainer.task, self.trainer.baseline, self.trainer.allowed
         best: _Judged | None = None
-        for tails in _endings(actions):
+        for tails in endings(actions):
             built = trained.then(tails, context)
             counted = built.write(task, path, packed=self.packed, exports=self.exports)
             scores = scores_of(path, task.data.select, task.metric, self.threads)
@@ -254,7 +260,7 @@ class Workshop:
             rows.append(
                 StepRecord(
                     action=stage.action.kind,
-                    settings=stage.action.model_dump(exclude={"kind"}),
+                    settings=stage.action.model_dump(mode="json", exclude={"kind"}),
                     before=before,
                     after=after,
                     verdict="kept",
@@ -276,23 +282,6 @@ class Workshop:
         write_bytes(path, save({name: tensor.contiguous().clone() for name, tensor in tensors.items()}))
 
 
-def _endings(actions: Sequence[Action]) -> list[list[Action]]:
-    """Return the ways to end an attempt, in order: as planned first, others where that breaks the floor."""
-    last = next((action for action in actions if action.finishes), None)
-    return [[]] if last is None else [[variant] for variant in last.variants()]
-
-
 def _known(value: float) -> float | None:
     """Return a number for the report, whose JSON knows no NaN and no infinity."""
     return value if math.isfinite(value) else None
-
-
-def _settled(actions: Sequence[Action], allowance: Allowance) -> list[Action]:
-    """Write into each action how long it may train, so that a recipe made from it says so."""
-    total = sum(action.effort for action in actions if action.trains)
-    return [
-        action.settled(max(1, round(allowance.epochs * action.effort / total)) if allowance.epochs else 0)
-        if action.trains
-        else action
-        for action in actions
-    ]

@@ -237,6 +237,7 @@ def _encoded(cell: object, path: Path, row: int, where: str) -> bytes | Path:
 
 
 def _function(spec: str, base: Path | None, seed: int, where: str) -> Raw:
+    """Call a user's function. It returns {"train": ..., "validation": ..., "test": ...}, each in a form of as_split."""
     function = load_function(spec, "--data", base)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

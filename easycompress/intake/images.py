@@ -16,11 +16,14 @@ import torch
 from PIL import Image, ImageOps
 
 from easycompress.core.errors import BadInput, one_line
+from easycompress.core.inputs import Bundle, described
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch import Tensor
+
+    from easycompress.core.inputs import Inputs
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -181,13 +184,15 @@ def check_normalisation(mean: tuple[float, ...] | None, std: tuple[float, ...] |
         raise BadInput(f"--std {','.join(f'{v:g}' for v in std)}: a standard deviation must be positive")
 
 
-def normalise(images: Tensor, mean: tuple[float, ...] | None, std: tuple[float, ...] | None, where: str) -> Tensor:
+def normalise(images: Inputs, mean: tuple[float, ...] | None, std: tuple[float, ...] | None, where: str) -> Inputs:
     """Return (images - mean) / std per channel, computed in place on `images` (N, C, H, W) float32.
 
     Raises BadInput when `images` are not images, or the lengths are neither 1 nor C.
     """
     if mean is None or std is None:
         return images
+    if isinstance(images, Bundle):
+        raise BadInput(f"{where}: --mean and --std are for images, but a sample is {described(images)}; leave them out")
     if images.ndim != IMAGE_DIMS or not images.is_floating_point():
         sample = f"{tuple(images.shape[1:])} {str(images.dtype).removeprefix('torch.')}"
         raise BadInput(f"{where}: --mean and --std are for images, but a sample is {sample}; leave them out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,16 +12,28 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from easycompress.core.errors import BadInput, one_line
+from easycompress.core.inputs import Bundle, described, joined, parts
 from easycompress.core.task import Split
 from easycompress.intake import images
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-LABEL_COLUMNS = ("label", "labels", "fine_label", "target")
-"""Names under which a column holds the targets, the first that is there wins."""
+    from easycompress.core.inputs import Inputs
 
-FORMS = "a DataLoader, a Dataset, a Hugging Face dataset or a tuple of tensors (inputs, targets)"
+LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "targets")
+"""Names under which a column or a dict's key holds the targets, the first that is there wins."""
+
+MODEL_COLUMNS = (
+    "input_ids", "attention_mask", "token_type_ids", "position_ids", "bbox", "pixel_values", "pixel_mask",
+    "input_values", "input_features", "decoder_input_ids", "decoder_attention_mask",
+)  # fmt: skip
+"""Columns that tokenizers and processors make. Where a dataset has any, these are the inputs, several by keyword."""
+
+FORMS = (
+    "a DataLoader, a Dataset, a Hugging Face dataset, a tuple of tensors (inputs, targets) or a dict of tensors with "
+    "labels; inputs of several tensors are a tuple or, by keyword, a dict"
+)
 
 _BATCH = 256
 """Samples read at a time; the result doesn't depend on it."""
@@ -31,15 +44,16 @@ _PAIR = 2
 def as_split(value: object, name: str) -> Split:
     """Read a data object into memory. `name` (train, validation, test) begins every error text.
 
+    A batch, or the whole split, is (inputs, targets), inputs alone, or a dict of the model's keywords with the targets
+    among them under one of LABEL_COLUMNS. Inputs of several tensors are a tuple (passed in order) or a dict (passed by
+    keyword): ((a, b), targets), ({"input_ids": a, "attention_mask": b}, targets).
     Inputs are kept as the model takes them, on the CPU: floats become float32, other types stay. Integer targets become
     int64, with (N, 1) flattened to (N,); others float32. Images in a Hugging Face dataset are scaled to 0..1, NCHW.
     Tensors may share memory with the caller's and are never written to. A loader that shuffles does so with a fixed
     seed, and torch's global generator is left as it was.
 
-    Raises BadInput for other objects, dict inputs, a loader that raises, and more than images.MAX_BYTES.
+    Raises BadInput for other objects, a loader that raises, and more than images.MAX_BYTES.
     """
-    if isinstance(value, dict):
-        raise BadInput(f"{name}: a dict ({', '.join(map(str, list(value)[:5]))}); {_NO_DICTS}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if hasattr(value, "column_names") and hasattr(value, "__getitem__"):
@@ -48,19 +62,36 @@ def as_split(value: object, name: str) -> Split:
             value = DataLoader(value, batch_size=_BATCH)
         if isinstance(value, DataLoader):
             return _from_batches(value, name)
-    if isinstance(value, (Tensor, np.ndarray)):
-        return _checked(as_inputs(value, name), None, name)
-    if isinstance(value, (tuple, list)) and len(value) == _PAIR and isinstance(value[0], (Tensor, np.ndarray, dict)):
+    pair = isinstance(value, (tuple, list)) and len(value) == _PAIR and _is_inputs(value[0])
+    if pair or isinstance(value, (Tensor, np.ndarray, Mapping)):
         inputs, targets = _parts(value, name)
         return _checked(inputs, targets, name)
     raise BadInput(f"{name}: a {type(value).__name__} can't be read as data; give {FORMS}")
 
 
-_NO_DICTS = "dict inputs are not supported yet; give (inputs, targets) pairs of tensors, or inputs alone"
+def _is_inputs(value: object) -> bool:
+    """Tell whether this can only be inputs: arrays, not nested lists of numbers."""
+    several = isinstance(value, (tuple, list)) and all(isinstance(part, (Tensor, np.ndarray)) for part in value)
+    return (several and bool(value)) or isinstance(value, (Tensor, np.ndarray, Mapping))
 
 
-def as_inputs(value: object, name: str) -> Tensor:
-    """Return inputs as a CPU tensor: floats as float32, other types unchanged."""
+def as_inputs(value: object, name: str) -> Inputs:
+    """Return inputs as CPU tensors, floats as float32, other types unchanged: a dict's by keyword, a tuple's in order.
+
+    A list is a tuple where it holds arrays.
+    """
+    if isinstance(value, Mapping):
+        if not value:
+            raise BadInput(f"{name}: a dict without inputs; give the model's arguments by name")
+        return Bundle(
+            tuple(_input(part, f"{name}: {key}") for key, part in value.items()), tuple(str(key) for key in value)
+        )
+    if isinstance(value, (tuple, list)) and _is_inputs(value):
+        return Bundle(tuple(_input(part, f"{name}: input {i}") for i, part in enumerate(value)))
+    return _input(value, name)
+
+
+def _input(value: object, name: str) -> Tensor:
     tensor = _tensor(value, "inputs", name)
     if tensor.ndim == 0:
         raise BadInput(f"{name}: inputs are a single number; the first dimension counts the samples")
@@ -86,26 +117,31 @@ def _tensor(value: object, what: str, name: str) -> Tensor:
         raise BadInput(f"{name}: {what} are uneven: {one_line(error)}; pad them to one shape") from error
     if array.dtype.kind not in "biuf":
         raise BadInput(f"{name}: {what} are a {type(value).__name__} of {array.dtype}, not numbers; give a tensor")
-    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    shape = array.shape  # which np.ascontiguousarray changes where it is ()
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")).reshape(shape)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def _checked(inputs: Tensor, targets: Tensor | None, name: str) -> Split:
+def _checked(inputs: Inputs, targets: Tensor | None, name: str) -> Split:
     if len(inputs):
-        images.refuse_too_large(len(inputs), inputs[0].nbytes, name)
+        images.refuse_too_large(len(inputs), _bytes(inputs) // len(inputs), name)
     return Split(inputs, targets)
 
 
+def _bytes(inputs: Inputs) -> int:
+    return sum(tensor.nbytes for tensor in parts(inputs))
+
+
 def _from_batches(loader: Iterable[object], name: str) -> Split:
-    inputs: list[Tensor] = []
+    inputs: list[Inputs] = []
     targets: list[Tensor] = []
     read = 0
     for batch in _batches(loader, name):
         x, y = _parts(batch, name)
         if not inputs and len(x):
-            images.refuse_too_large(_count(loader, len(x)), x.nbytes // len(x), name)
+            images.refuse_too_large(_count(loader, len(x)), _bytes(x) // len(x), name)
         read += len(x)
-        images.refuse_too_large(read, x.nbytes // max(len(x), 1), name)
+        images.refuse_too_large(read, _bytes(x) // max(len(x), 1), name)
         _require_alike(inputs, x, "samples", name)
         inputs.append(x)
         if y is not None:
@@ -113,12 +149,12 @@ def _from_batches(loader: Iterable[object], name: str) -> Split:
             targets.append(y)
     if not inputs:
         raise BadInput(f"{name}: the loader gave no batch; give at least one sample, or leave {name} away")
-    return Split(torch.cat(inputs), torch.cat(targets) if targets else None)
+    return Split(joined(inputs), torch.cat(targets) if targets else None)
 
 
-def _require_alike(before: Sequence[Tensor], batch: Tensor, what: str, name: str) -> None:
-    if before and batch.shape[1:] != before[0].shape[1:]:
-        first, other = tuple(before[0].shape[1:]), tuple(batch.shape[1:])
+def _require_alike(before: Sequence[Inputs], batch: Inputs, what: str, name: str) -> None:
+    if before and described(batch) != described(before[0]):
+        first, other = described(before[0]), described(batch)
         raise BadInput(f"{name}: {what} of shape {first} and of {other}; pad or resize them to one shape")
 
 
@@ -139,21 +175,29 @@ def _count(loader: object, first: int) -> int:
         return first
 
 
-def _parts(batch: object, name: str) -> tuple[Tensor, Tensor | None]:
-    """Return (inputs, targets) of a batch that is a pair, or inputs alone."""
+def _parts(batch: object, name: str) -> tuple[Inputs, Tensor | None]:
+    """Return (inputs, targets) of a batch that is a pair, a dict, or inputs alone."""
+    targets: object = None
     if isinstance(batch, (tuple, list)):
         if len(batch) > _PAIR:
-            raise BadInput(f"{name}: batches of {len(batch)} parts; give (inputs, targets), one tensor each")
+            raise BadInput(
+                f"{name}: batches of {len(batch)} parts; give (inputs, targets): inputs of several tensors are a tuple "
+                "or a dict, as in ((a, b), targets)"
+            )
         inputs, targets = (batch[0] if batch else None), (batch[1] if len(batch) == _PAIR else None)
+    elif isinstance(batch, Mapping):
+        label = next((key for key in LABEL_COLUMNS if key in batch), None)
+        inputs = {key: value for key, value in batch.items() if key != label}
+        targets = None if label is None else batch[label]
     else:
-        inputs, targets = batch, None
-    if isinstance(inputs, dict) or isinstance(targets, dict):
-        raise BadInput(f"{name}: batches hold a dict; {_NO_DICTS}")
+        inputs = batch
+    if isinstance(targets, Mapping):
+        raise BadInput(f"{name}: targets are a dict; give one tensor of targets")
     return as_inputs(inputs, name), None if targets is None else as_targets(targets, name)
 
 
 def _from_columns(dataset: Any, name: str) -> Split:  # noqa: ANN401 - duck-typed: `datasets` is not imported
-    """Read a Hugging Face dataset: the first column that holds no label is the input."""
+    """Read a Hugging Face dataset: MODEL_COLUMNS by keyword, else the first column that holds no label."""
     if not hasattr(dataset, "__len__"):
         raise BadInput(f"{name}: a streamed dataset has no rows to count; load it without streaming=True")
     columns = dataset.column_names
@@ -162,22 +206,32 @@ def _from_columns(dataset: Any, name: str) -> Split:  # noqa: ANN401 - duck-type
     if isinstance(columns, dict) or not others:
         listed = ", ".join(map(str, columns))
         raise BadInput(f"{name}: a dataset of {listed}; give one split of one that has an input column")
-    column, total = others[0], len(dataset)
+    total = len(dataset)
+    chosen = [column for column in MODEL_COLUMNS if column in columns] or others[:1]
     if not total:
         raise BadInput(f"{name}: the dataset has no rows; give at least one sample, or leave {name} away")
-    values: list[np.ndarray[Any, Any]] = []
+    cells: dict[str, list[np.ndarray[Any, Any]]] = {column: [] for column in chosen}
     labels: list[object] = []
     for rows in _batches((dataset[start : start + _BATCH] for start in range(0, total, _BATCH)), name):
-        for cell in rows[column]:  # type: ignore[index] # rows are a dict of columns
-            values.append(_cell(cell, f"{name} row {len(values)}", column))
-            if len(values) == 1:
-                images.refuse_too_large(total, 4 * values[0].size, name)
-            if values[-1].ndim != values[0].ndim or values[-1].shape != values[0].shape:
-                _uneven(values, name, column)
+        for column, values in cells.items():
+            _gather(rows[column], values, total, name, column)  # type: ignore[index] # rows are a dict of columns
         if label is not None:
             labels.extend(rows[label])  # type: ignore[index] # rows are a dict of columns
     targets = None if label is None else as_targets(labels, name)
-    return Split(_stacked(values, name), targets)
+    tensors = tuple(_stacked(values, name) for values in cells.values())
+    return Split(Bundle(tensors, tuple(chosen)) if len(tensors) > 1 else tensors[0], targets)
+
+
+def _gather(
+    column_cells: Iterable[object], values: list[np.ndarray[Any, Any]], total: int, name: str, column: str
+) -> None:
+    """Add a column's cells to `values`, all of one shape."""
+    for cell in column_cells:
+        values.append(_cell(cell, f"{name} row {len(values)}", column))
+        if len(values) == 1:
+            images.refuse_too_large(total, 4 * values[0].size, name)
+        if values[-1].ndim != values[0].ndim or values[-1].shape != values[0].shape:
+            _uneven(values, name, column)
 
 
 def _cell(cell: object, where: str, column: str) -> np.ndarray[Any, Any]:

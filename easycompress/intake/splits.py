@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from easycompress.core.errors import BadInput
+from easycompress.core.inputs import Bundle, parts
 from easycompress.core.task import Split, Splits
 
 if TYPE_CHECKING:
@@ -100,7 +101,10 @@ def _check(split: Split, name: str, *, labelled: bool) -> None:
     elif targets.ndim == 0 or len(targets) != len(inputs):
         count = len(targets) if targets.ndim else 1
         raise BadInput(f"{name}: {len(inputs)} inputs but {count} targets; give one target a sample")
-    _check_finite(inputs, name, "inputs")
+    for tensor, what in zip(parts(inputs), _named(split), strict=True):
+        if len(tensor) != len(inputs):
+            raise BadInput(f"{name}: {what}: {len(tensor)} samples, but the first has {len(inputs)}; give all of each")
+        _check_finite(tensor, name, what)
     if targets is not None:
         _check_finite(targets, name, "targets")
 
@@ -121,7 +125,7 @@ def _check_finite(values: Tensor, name: str, what: str) -> None:
 def _check_alike(present: dict[str, Split]) -> None:
     (first_name, first), *others = present.items()
     for name, split in others:
-        for what, of in (("shape", _shape), ("type", _dtype)):
+        for what, of in (("arguments", _arguments), ("shape", _shape), ("type", _dtype)):
             if of(first) != of(split):
                 raise BadInput(
                     f"{name}: samples of {what} {of(split)}, but {first_name} has {of(first)}; "
@@ -129,12 +133,24 @@ def _check_alike(present: dict[str, Split]) -> None:
                 )
 
 
+def _named(split: Split) -> list[str]:
+    """Return what to call each input in an error text."""
+    if not isinstance(split.inputs, Bundle):
+        return ["inputs"]
+    names = split.inputs.names or tuple(f"number {i}" for i in range(len(split.inputs.tensors)))
+    return [f"inputs {name}" for name in names]
+
+
+def _arguments(split: Split) -> str:
+    return ", ".join(what.removeprefix("inputs ") for what in _named(split))
+
+
 def _shape(split: Split) -> str:
-    return "x".join(map(str, split.inputs.shape[1:])) or "scalar"
+    return ", ".join("x".join(map(str, tensor.shape[1:])) or "scalar" for tensor in parts(split.inputs))
 
 
 def _dtype(split: Split) -> str:
-    return str(split.inputs.dtype).removeprefix("torch.")
+    return ", ".join(str(tensor.dtype).removeprefix("torch.") for tensor in parts(split.inputs))
 
 
 def leaks(splits: Splits) -> str | None:
@@ -167,13 +183,23 @@ def leaks(splits: Splits) -> str | None:
 
 def _digests(split: Split) -> list[bytes]:
     """Return a hash of each sample's input; of samples without a single byte, none."""
-    inputs = split.inputs
-    if not inputs.numel():
+    tensors = [tensor for tensor in parts(split.inputs) if tensor.numel()]
+    if not tensors:
         return []
-    chunks = (inputs[start : start + _CHUNK] for start in range(0, len(inputs), _CHUNK))
-    # Bytes rather than numbers: NumPy has no bfloat16.
-    rows = (chunk.reshape(len(chunk), -1).contiguous().view(torch.uint8).numpy() for chunk in chunks)
-    return [hashlib.blake2b(row, digest_size=_DIGEST).digest() for part in rows for row in part]
+    digests = []
+    for start in range(0, len(split), _CHUNK):
+        pieces = [tensor[start : start + _CHUNK] for tensor in tensors]
+        # Bytes rather than numbers: NumPy has no bfloat16.
+        rows = [piece.reshape(len(piece), -1).contiguous().view(torch.uint8).numpy() for piece in pieces]
+        digests += [_digest(row) for row in zip(*rows, strict=True)]
+    return digests
+
+
+def _digest(row: tuple[Any, ...]) -> bytes:
+    digest = hashlib.blake2b(digest_size=_DIGEST)
+    for piece in row:
+        digest.update(piece)
+    return digest.digest()
 
 
 def check_labels(splits: Splits, classes: int) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from easycompress.core.errors import BadInput, one_line
+from easycompress.core.inputs import answer, call, described, first, mapped, repeated
 from easycompress.core.task import Metric, Split, Splits, Task
 from easycompress.intake.augment import make_augment
 from easycompress.intake.splits import check_labels, leaks, make_splits
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from easycompress.core.inputs import Inputs
     from easycompress.core.request import Request
     from easycompress.intake.data import Raw
 
@@ -47,7 +49,7 @@ def make_task(
     check_weights(model)
     labelled = metric.name != "agreement"
     splits = make_splits(raw, seed=request.seed, labelled=labelled)
-    example = splits.select.inputs[:2] if len(splits.select) > 1 else splits.select.inputs.repeat(2, *_ones(splits))
+    example = repeated(splits.select.inputs[:2], 2)
     outputs = check_forward(model, example)
     check_classes(metric, outputs, splits, uses_classes=metric.binary or loss_name == "cross-entropy")
     if not labelled:
@@ -55,12 +57,12 @@ def make_task(
     check_judges(metric, loss, loss_name, outputs, splits)
     augment = make_augment(request.augment, base)
     if augment is not None:
-        check_forward(model, augment(example.clone()))
+        check_forward(model, augment(mapped(example, Tensor.clone)))
     leak = leaks(splits)
     return Task(
         model=model,
         data=splits,
-        example=example.contiguous(),
+        example=example,
         metric=metric,
         loss=loss,
         augment=augment,
@@ -76,10 +78,6 @@ def _copied(model: nn.Module) -> nn.Module:
         raise BadInput(
             f"the model can't be copied ({one_line(error, 160)}); build it anew and load its state dict before this"
         ) from error
-
-
-def _ones(splits: Splits) -> list[int]:
-    return [1] * (splits.select.inputs.dim() - 1)
 
 
 def find_metric(spec: str, base: Path) -> Metric:
@@ -117,18 +115,26 @@ def check_weights(model: nn.Module) -> None:
             raise BadInput(f"model: {name} holds {count} values that are NaN or infinite; repair the checkpoint")
 
 
-def check_forward(model: nn.Module, example: Tensor) -> Tensor:
-    """Run the model on a small batch and return its output. Raises BadInput with both shapes where that fails."""
-    shape = tuple(example.shape[1:])
+def check_forward(model: nn.Module, example: Inputs) -> Tensor:
+    """Run the model on a small batch and return its answer: the first tensor of what it returns.
+
+    Raises BadInput with both shapes where that fails.
+    """
+    shape = described(example)
     try:
         with torch.no_grad():
-            outputs = model(example)
+            made = call(model, example)
     except Exception as error:  # the user's own forward may raise anything, assertions too
         raise BadInput(
             f"the model doesn't take samples of shape {shape}: {one_line(error, 160)}; check --data against the model"
         ) from error
-    if not isinstance(outputs, Tensor):
-        raise BadInput(f"the model returns a {type(outputs).__name__}; it must return one tensor, (N, ...), for now")
+    try:
+        outputs = first(made)
+    except TypeError:
+        raise BadInput(
+            f"the model returns a {type(made).__name__}; it must return a tensor (N, C), or a tuple or dict of them "
+            "whose first is its answer"
+        ) from None
     if outputs.dim() < 2 or len(outputs) != len(example):  # noqa: PLR2004 - (N, C)
         raise BadInput(
             f"the model returns shape {tuple(outputs.shape)} for {len(example)} samples; it must return (N, C)"
@@ -195,11 +201,10 @@ def check_judges(
 def _answered(model: nn.Module, splits: Splits) -> Splits:
     """Give every split the model's own answers as targets: what `agreement` compares with."""
 
-    def answer(split: Split) -> Split:
+    def label(split: Split) -> Split:
         with torch.no_grad():
-            parts = [model(inputs).argmax(1) for inputs, _ in split.batches(ANSWER_BATCH)]
+            parts = [answer(model, inputs).argmax(1) for inputs, _ in split.batches(ANSWER_BATCH)]
         return replace(split, targets=torch.cat(parts) if parts else torch.empty(0, dtype=torch.long))
 
-    return Splits(
-        answer(splits.train), answer(splits.calibration), answer(splits.select), answer(splits.report), splits.note
-    )
+    train, calibration, select, report = map(label, (splits.train, splits.calibration, splits.select, splits.report))
+    return Splits(train, calibration, select, report, splits.note)

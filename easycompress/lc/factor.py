@@ -28,10 +28,10 @@ def factor(model: nn.Module, codes: Mapping[str, Code]) -> tuple[dict[str, Code]
         layer_name = name.rpartition(".")[0]
         layer: Any = model.get_submodule(layer_name)
         saves = isinstance(code, LowRank) and 0 < code.left.numel() + code.right.numel() < layer.weight.numel()
-        if not (isinstance(code, LowRank) and saves and _splits(layer)):
+        if not (isinstance(code, LowRank) and saves and splits(layer)):
             kept[name] = code
             continue
-        pair: Any = _pair(layer, code.rank, code.layout)
+        pair: Any = pair_of(layer, code.rank, code.layout)
         first, second = _factors(code, layer)
         kept[f"{layer_name}.0.weight"], kept[f"{layer_name}.1.weight"] = Half(first), Half(second)
         with torch.no_grad():
@@ -39,7 +39,7 @@ def factor(model: nn.Module, codes: Mapping[str, Code]) -> tuple[dict[str, Code]
             pair[1].weight.copy_(second.float())
             if layer.bias is not None:
                 pair[1].bias.copy_(layer.bias)
-        _replace(model, layer_name, pair)
+        replace_layer(model, layer_name, pair)
         record[layer_name] = [code.rank, code.layout]
     return kept, record
 
@@ -47,22 +47,22 @@ def factor(model: nn.Module, codes: Mapping[str, Code]) -> tuple[dict[str, Code]
 def refactor(model: nn.Module, record: Mapping[str, list[Any]]) -> nn.Module:
     """Give a fresh module the pairs of layers that `record` names."""
     for name, (rank, layout) in record.items():
-        _replace(model, name, _pair(model.get_submodule(name), rank, layout))
+        replace_layer(model, name, pair_of(model.get_submodule(name), rank, layout))
     return model
 
 
-def _splits(layer: nn.Module) -> bool:
+def splits(layer: nn.Module) -> bool:
     """Tell whether the layer is one that two others can stand for."""
     plain = isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
     return type(layer) is nn.Linear or plain
 
 
-def _pair(layer: nn.Module, rank: int, layout: Layout) -> nn.Sequential:
+def pair_of(layer: nn.Module, rank: int, layout: Layout) -> nn.Sequential:
     """Return two layers, weights not set, that compute what `layer` does with a weight of that rank."""
     if isinstance(layer, nn.Linear):
         bias = layer.bias is not None
         return nn.Sequential(nn.Linear(layer.in_features, rank, bias=False), nn.Linear(rank, layer.out_features, bias))
-    assert isinstance(layer, nn.Conv2d)  # noqa: S101 - _splits
+    assert isinstance(layer, nn.Conv2d)  # noqa: S101 - splits
     inputs, outputs, bias = layer.in_channels, layer.out_channels, layer.bias is not None
     (height, width), (down, across) = layer.kernel_size, layer.stride
     if layout == "scheme-1":
@@ -88,6 +88,7 @@ def _factors(code: LowRank, layer: nn.Module) -> tuple[Tensor, Tensor]:
     return first.contiguous(), second.contiguous()
 
 
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+def replace_layer(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` where `model` has the submodule `name`."""
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, module.to(next(model.parameters()).device))

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from easycompress.codes.base import Code
+    from easycompress.core.inputs import Inputs
 
 __all__ = [
     "AdaptiveQuantization", "Binarization", "ConstraintL0", "ConstraintL1", "EntropyConstrained", "FixedCodebook",
@@ -56,7 +57,7 @@ class Learned:
     rows: tuple[dict[str, float], ...]
     epochs: int
 
-    def write(self, path: str | Path, example: Tensor, *, packed: bool = False) -> Path:
+    def write(self, path: str | Path, example: Inputs, *, packed: bool = False) -> Path:
         """Write the self-decoding .onnx file, with `packed` an .ecz beside it; return the one whose bytes count.
 
         `example` is a small batch (2, ...) of inputs.
@@ -67,14 +68,14 @@ class Learned:
 def learn(
     model: nn.Module,
     tasks: Mapping[Any, Any],
-    train: tuple[Tensor, Tensor] | Split,
+    train: tuple[Inputs, Tensor] | Split,
     *,
     epochs: int = 30,
     penalty: Penalty | None = None,
     lr: tuple[float, float] = (FIRST_RATE, LAST_RATE),
     loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy,
     evaluate: Callable[[nn.Module], float] | None = None,
-    augment: Callable[[Tensor], Tensor] | None = None,
+    augment: Callable[[Any], Any] | None = None,
     checkpoint: str | Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,

@@ -8,23 +8,25 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from easycompress.core.inputs import answer
 from easycompress.core.progress import Progress, Silent
 from easycompress.lc.algorithm import Loop, Pull, Watch, codes, learning_compression, put
 from easycompress.lc.checkpoint import load_loop, save_loop
 from easycompress.lc.free import set_free, settle
-from easycompress.lc.norms import reestimate
 from easycompress.lc.tasks import parse_tasks
 from easycompress.training.checkpoint import state_of
 from easycompress.training.fit import History, Hooks, Schedule, fit
+from easycompress.training.norms import reestimate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
     from typing import Any
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from easycompress.codes.base import Code
+    from easycompress.core.inputs import Inputs
     from easycompress.core.task import Split
     from easycompress.lc.schedule import Penalty
     from easycompress.training.speed import Speed
@@ -83,7 +85,7 @@ class Means:
     term: Term
     speed: Speed
     evaluate: Callable[[nn.Module], float] | None = None
-    augment: Callable[[Tensor], Tensor] | None = None
+    augment: Callable[[Inputs], Inputs] | None = None
     out_of_time: Callable[[float], bool] = lambda _: False
     progress: Progress = field(default_factory=Silent)
     watch_every: int = 0
@@ -165,7 +167,7 @@ def _first_loss(model: nn.Module, means: Means) -> float:
         return 0.0
     few = means.data.take(slice(0, FIRST_SAMPLES))
     with torch.no_grad():
-        loss = means.term(model(few.inputs).float(), few.targets, few.inputs, torch.arange(len(few)))
+        loss = means.term(answer(model, few.inputs).float(), few.targets, few.inputs, torch.arange(len(few)))
     return float(loss)
 
 

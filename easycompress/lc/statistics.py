@@ -9,8 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from easycompress.core.inputs import answer, chunks
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from easycompress.core.inputs import Inputs
 
 BATCH = 128
 
@@ -26,7 +30,7 @@ class LayerStatistics:
     mean: Tensor
 
 
-def collect(model: nn.Module, inputs: Tensor, names: Iterable[str]) -> dict[str, LayerStatistics]:
+def collect(model: nn.Module, inputs: Inputs, names: Iterable[str]) -> dict[str, LayerStatistics]:
     """Return the statistics of the layers whose weights `names` names, from `inputs` (N, ...), one pass.
 
     Convolutions with groups and layers of other kinds are left out. The model is in evaluation mode and not changed.
@@ -37,8 +41,8 @@ def collect(model: nn.Module, inputs: Tensor, names: Iterable[str]) -> dict[str,
     handles: list[Any] = [layer.register_forward_pre_hook(sums[name].add) for name, layer in layers.items()]
     try:
         with torch.no_grad():
-            for batch in torch.split(inputs, BATCH):
-                model(batch)
+            for batch in chunks(inputs, BATCH):
+                answer(model, batch)
     finally:
         for handle in handles:
             handle.remove()

@@ -14,12 +14,12 @@ from easycompress.lc.schemes import tasks_for
 from easycompress.lc.settings import LearningCompression, bits_at
 from easycompress.technique import Applied, Context, Need
 from easycompress.training.speed import Speed
-from easycompress.training.terms import Distil, Labels, Term
+from easycompress.training.terms import taught
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
+    from easycompress.core.inputs import Inputs
     from easycompress.core.profile import ModelProfile
 
 FIRST_MU, LAST_MU = 1e-4, 1.0
@@ -67,10 +67,12 @@ class LearningCompressor:
         data = context.task.data
         epochs = min(action.epochs or context.epochs, context.epochs)
         speed = context.speed or Speed(threads=1, channels_last=False, bfloat16=False, step_seconds=0.0)  # unused then
+        # Nothing trained, no teacher: its answers would be made for nothing.
+        teacher = context.teacher if epochs else None
+        term = taught(action.technique, context.task.loss, teacher, TEMPERATURE, ALPHA)
         means = Means(
-            data.train, _term(action, context), speed, context.evaluate, context.task.augment, context.out_of_time,
-            context.progress,
-        )  # fmt: skip
+            data.train, term, speed, context.evaluate, context.task.augment, context.out_of_time, context.progress
+        )
         samples = context.samples or len(data.train)
         recipe = recipe_for(epochs, samples, context.seed)
         made = run(model, tasks, recipe, means, context.checkpoint)
@@ -83,7 +85,7 @@ class LearningCompressor:
         record = {"scheme": action.scheme, "factored": factored, "papers": paper.named()}
         return Applied(model.eval(), record, codes, history=made.tuning, epochs=round(passes))
 
-    def replay(self, model: nn.Module, record: dict[str, Any], example: torch.Tensor) -> nn.Module:  # noqa: ARG002 - the protocol
+    def replay(self, model: nn.Module, record: dict[str, Any], example: Inputs) -> nn.Module:  # noqa: ARG002 - the protocol
         """Make two layers of what was low rank; the codes come with the state dict."""
         return refactor(model, record["factored"])
 
@@ -110,10 +112,3 @@ def recipe_for(epochs: int, samples: int, seed: int) -> Recipe:
         spread(FIRST_MU, LAST_MU, steps), epochs=whole, lr=FIRST_RATE, lr_last=LAST_RATE, tune_epochs=tuning,
         tune_lr=TUNING_RATE, batch=BATCH, samples=min(part, samples), tune_samples=samples, seed=seed,
     )  # fmt: skip
-
-
-def _term(action: LearningCompression, context: Context) -> Term:
-    hard = Labels(context.task.loss)
-    if action.technique == "hard" or context.teacher is None:
-        return hard
-    return Distil("combined", context.teacher(), hard, TEMPERATURE, ALPHA)

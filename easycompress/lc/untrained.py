@@ -10,18 +10,19 @@ import torch
 from easycompress.codes.codebook import Codebook
 from easycompress.lc.biases import coded_biases
 from easycompress.lc.feedback import Feedback
-from easycompress.lc.norms import reestimate
 from easycompress.lc.papers import ratios
 from easycompress.lc.projections.entropy import EntropyConstrained, code_length
 from easycompress.lc.settings import EntropyQuantization, bits_at
 from easycompress.lc.statistics import collect
 from easycompress.lc.tasks import weights_of
 from easycompress.technique import Applied, Context, Need
+from easycompress.training.norms import reestimate
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from easycompress.codes.base import Code
+    from easycompress.core.inputs import Inputs
     from easycompress.core.profile import ModelProfile
 
 NEAR = 0.01
@@ -70,13 +71,13 @@ class EntropyQuantizer:
         paper = ratios(model, codes, {layer.name: layer.macs for layer in context.profile.layers})
         return Applied(model.eval(), {"bits": bits, "papers": paper.named()}, codes)
 
-    def replay(self, model: nn.Module, record: dict[str, Any], example: torch.Tensor) -> nn.Module:  # noqa: ARG002 - the protocol
+    def replay(self, model: nn.Module, record: dict[str, Any], example: Inputs) -> nn.Module:  # noqa: ARG002 - the protocol
         """Change nothing: the codes come with the state dict."""
         return model
 
 
 def _fed_back(
-    model: nn.Module, weights: dict[str, Tensor], bits: float, inputs: Tensor
+    model: nn.Module, weights: dict[str, Tensor], bits: float, inputs: Inputs
 ) -> tuple[dict[str, Code], dict[str, Tensor]]:
     """Return codes of about `bits` bits a weight, and what each layer's mean output lost.
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 
+from easycompress.artifact.session import FATAL, open_session
 from easycompress.core.errors import CannotCompress
 
-LINEAR_OPS = ("Gemm", "MatMul")
+LINEAR_OPS = ("Gemm", "MatMul", "MatMulInteger")
 CONV_OPS = ("Conv", "ConvTranspose")
 RECURRENT_OPS = ("LSTM", "GRU", "RNN")
 
@@ -27,15 +29,17 @@ def macs_by_operator(proto: onnx.ModelProto) -> list[OperatorMacs]:
     """Count convolutions, linear and recurrent layers and matrix products (attention) for one sample.
 
     A fused multiply and add counts once; biases, activations and normalisation count nothing. Raises CannotCompress
-    where a shape that is needed can't be inferred.
+    where a shape that is needed can neither be inferred nor seen in a run on zeros.
     """
+    counted = [node for node in proto.graph.node if node.op_type in (*LINEAR_OPS, *CONV_OPS, *RECURRENT_OPS)]
     shapes = _shapes(proto)
+    unknown = {name for node in counted for name in (*node.input[:3], node.output[0]) if name and name not in shapes}
+    if unknown:
+        shapes |= _observed(proto, sorted(unknown))
     producers = {name: node for node in proto.graph.node for name in node.output}
     weights = {tensor.name for tensor in proto.graph.initializer}
     rows = []
-    for node in proto.graph.node:
-        if node.op_type not in (*LINEAR_OPS, *CONV_OPS, *RECURRENT_OPS):
-            continue
+    for node in counted:
         left, right, out = (_shape(shapes, name, node) for name in (node.input[0], node.input[1], node.output[0]))
         if node.op_type == "Conv":
             macs = math.prod(out) * math.prod(right[1:])
@@ -81,6 +85,33 @@ def _shapes(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
         if all(dim.HasField("dim_value") for dim in dims):
             shapes.setdefault(value.name, tuple(dim.dim_value for dim in dims))
     return shapes
+
+
+def _observed(proto: onnx.ModelProto, names: list[str]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that tensors have in a run on one sample of zeros.
+
+    A transformer's mask goes through operators (Range, GatherND) whose shapes inference can't tell. Empty where a
+    dimension is free beside the batch, or where the run fails.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(proto)
+    given = {tensor.name for tensor in made.graph.initializer}
+    feeds = {}
+    for value in made.graph.input:
+        kind = value.type.tensor_type
+        sizes = [1, *(dim.dim_value for dim in kind.shape.dim[1:])]
+        if value.name in given:
+            continue
+        if not all(sizes):
+            return {}
+        feeds[value.name] = np.zeros(sizes, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+    outputs = {value.name for value in made.graph.output}
+    made.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in names if n not in outputs)
+    try:
+        values = open_session(made, level=FATAL).run(names, feeds)  # what goes wrong is said in one line of our own
+    except Exception:  # noqa: BLE001 - the runtime's own error types share no public base class
+        return {}
+    return {name: value.shape for name, value in zip(names, values, strict=True)}
 
 
 def _shape(shapes: dict[str, tuple[int, ...]], name: str, node: onnx.NodeProto) -> tuple[int, ...]:

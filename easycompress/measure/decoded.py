@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import onnx
-import onnxruntime
 from onnx import numpy_helper
 
-QUIET = 3
-"""ONNX Runtime's log level for errors only."""
+from easycompress.artifact.session import constants
 
 
 def decoded(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -29,18 +27,7 @@ def decoded(proto: onnx.ModelProto) -> onnx.ModelProto:
     wanted = sorted(made & ({name for node in rest for name in node.input} | outputs))
     if not wanted:
         return proto
-    graph = onnx.helper.make_graph(
-        settled,
-        "constants",
-        [],
-        [onnx.helper.make_empty_tensor_value_info(name) for name in wanted],
-        list(proto.graph.initializer),
-    )
-    model = onnx.helper.make_model(graph, opset_imports=list(proto.opset_import), ir_version=proto.ir_version)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = QUIET
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    values = dict(zip(wanted, session.run(wanted, {}), strict=True))
+    values = constants(settled, proto.graph.initializer, wanted, proto)
     result = onnx.ModelProto()
     result.CopyFrom(proto)
     del result.graph.node[:], result.graph.initializer[:]

@@ -18,7 +18,7 @@ PICO_TO_MILLI = 1e-9
 
 def estimate(proto: onnx.ModelProto, size_bytes: int) -> Energy:
     """Estimate one inference at batch 1: every operation once, every byte of the file once from DRAM, in mJ."""
-    integer = any(node.op_type == "QuantizeLinear" for node in proto.graph.node)
+    integer = any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for node in proto.graph.node)
     int8 = {t.name for t in proto.graph.initializer if t.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)}
     picojoule = size_bytes * DRAM_BYTE_PJ
     for row in macs_by_operator(proto):

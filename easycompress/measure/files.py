@@ -12,22 +12,24 @@ from easycompress.measure.compute import macs
 from easycompress.measure.decoded import decoded
 from easycompress.measure.energy import estimate
 from easycompress.measure.latency import time_files
+from easycompress.measure.meter import measure
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
-
     from easycompress.core.goal import Objective
+    from easycompress.core.inputs import Inputs
+    from easycompress.measure.meter import Meter
 
 
 def params(proto: onnx.ModelProto) -> int:
-    """Return the number of stored values of the graph's float and int8 weights.
+    """Return the number of stored values of the graph's weights, floats and integers.
 
     Shapes, scales, indices and lone constants (the bounds of a Clip, the factor of a Mul) are no parameters.
     """
     helpers = _helper_inputs(proto)
-    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8, onnx.TensorProto.INT32)
+    types = ("FLOAT", "FLOAT16", "INT8", "UINT8", "INT4", "UINT4", "INT32")
+    kinds = [onnx.TensorProto.DataType.Value(name) for name in types]
     total = 0
     for tensor in proto.graph.initializer:
         if tensor.data_type in kinds and tensor.dims and tensor.name not in helpers:
@@ -37,12 +39,13 @@ def params(proto: onnx.ModelProto) -> int:
 
 def _helper_inputs(proto: onnx.ModelProto) -> set[str]:
     """Return the names of initializers that are scales and zero points."""
-    quantizers = [n for n in proto.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
-    return {name for node in quantizers for name in node.input[1:]}
+    helpers = {"QuantizeLinear": 1, "DequantizeLinear": 1, "MatMulInteger": 2}
+    found = (node.input[helpers[node.op_type] :] for node in proto.graph.node if node.op_type in helpers)
+    return {name for names in found for name in names}
 
 
 def objective_of(path: Path, objective: Objective) -> float:
-    """Return what a file weighs by its objective: bytes, MACs or mJ. Latency is only ever measured in pairs."""
+    """Return what a file weighs by its objective: bytes, MACs or estimated mJ. What is measured is so only in pairs."""
     size = path.stat().st_size
     if objective == "size":
         return float(size)
@@ -56,10 +59,16 @@ def _moved(proto: onnx.ModelProto, made: onnx.ModelProto, path: Path) -> int:
     return path.stat().st_size if made is proto else int(made.ByteSize())
 
 
-def latency_ratio(baseline: Path, candidate: Path, example: Tensor, batch: int, threads: int) -> tuple[float, float]:
+def latency_ratio(baseline: Path, candidate: Path, example: Inputs, batch: int, threads: int) -> tuple[float, float]:
     """Return (candidate's median ms, baseline median / candidate median), timed in alternating blocks."""
     before, after = time_files([baseline, candidate], example, batch, threads)
     return after.median, before.median / after.median
+
+
+def energy_ratio(baseline: Path, candidate: Path, example: Inputs, threads: int, meter: Meter) -> tuple[float, float]:
+    """Return (candidate's mJ, baseline / candidate), measured in alternating blocks."""
+    before, after = measure([baseline, candidate], example, threads, meter)
+    return after.value, before.value / after.value
 
 
 def measure_pair(
@@ -67,14 +76,17 @@ def measure_pair(
     final: Path,
     counted: Path,
     qualities: tuple[float, float],
-    example: Tensor,
+    example: Inputs,
     batches: tuple[int, ...],
     threads: int,
+    meter: Meter | None = None,
 ) -> tuple[Measurement, Measurement]:
     """Measure both files in the same run. `qualities` are theirs on *report*, `batches` what latency is timed at.
 
-    `counted` is the file whose bytes are the final one's size: itself, or the packed one of the same model.
+    `counted` is the file whose bytes are the final one's size: itself, or the packed one of the same model. Energy is
+    measured with `meter`, without one estimated for both: the two are never mixed.
     """
+    measured = None if meter is None else measure([baseline, final], example, threads, meter)
     pairs = [time_files([baseline, final], example, batch, threads) for batch in batches]
     results = []
     for index, (path, quality) in enumerate(zip((baseline, final), qualities, strict=True)):
@@ -89,7 +101,7 @@ def measure_pair(
                 params=params(proto),
                 macs=macs(proto),
                 latency_ms=times,
-                energy_mj=estimate(proto, _moved(stored, proto, path)),
+                energy_mj=estimate(proto, _moved(stored, proto, path)) if measured is None else measured[index],
             )
         )
     return results[0], results[1]

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from easycompress.core.inputs import repeated
 from easycompress.core.outcome import Latency
 from easycompress.measure.runtime import Runtime
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import torch
+    from easycompress.core.inputs import Inputs
+    from easycompress.measure.runtime import Feeds
 
 WARM_UP = 5
 """Runs at the start of each block that don't count: caches and threads wake up."""
@@ -39,9 +41,9 @@ LONGEST_SECONDS = 30.0
 LEAST_RUNS = 100
 
 
-def time_files(paths: list[Path], example: torch.Tensor, batch: int, threads: int) -> list[Latency]:
+def time_files(paths: list[Path], example: Inputs, batch: int, threads: int) -> list[Latency]:
     """Return the latency of each file for one batch of `batch` samples made from `example` (n, ...)."""
-    inputs = np.ascontiguousarray(np.resize(example.numpy(), (batch, *example.shape[1:])))
+    inputs = repeated(example, batch)
     rounds: list[list[list[float]]] = [[] for _ in paths]
     start = time.perf_counter()
     for _ in range(ROUNDS):
@@ -49,11 +51,12 @@ def time_files(paths: list[Path], example: torch.Tensor, batch: int, threads: in
         for kept, times in zip(rounds, samples, strict=True):
             kept.append(times)
         runtimes = [Runtime(path, threads) for path in paths]
+        feeds = [runtime.feeds(inputs) for runtime in runtimes]
         round_start = time.perf_counter()
         block = 0
         while block <= BLOCKS or time.perf_counter() - round_start < PATIENCE * len(paths):
-            for runtime, times in zip(runtimes, samples, strict=True):
-                counted = _block(runtime, inputs)
+            for runtime, fed, times in zip(runtimes, feeds, samples, strict=True):
+                counted = _block(runtime, fed)
                 if block:
                     times.extend(counted)
             block += 1
@@ -63,11 +66,11 @@ def time_files(paths: list[Path], example: torch.Tensor, batch: int, threads: in
     return [_summary(kept, batch, threads) for kept in rounds]
 
 
-def _block(runtime: Runtime, inputs: np.ndarray[Any, Any]) -> list[float]:
+def _block(runtime: Runtime, feeds: Feeds) -> list[float]:
     times = []
     for run in range(WARM_UP + BLOCK):
         begin = time.perf_counter()
-        runtime.run(inputs)
+        runtime.answer(feeds)
         end = time.perf_counter()
         if run >= WARM_UP:
             times.append((end - begin) * 1e3)

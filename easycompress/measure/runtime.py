@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import onnxruntime
 import torch
 
+from easycompress.artifact.session import open_session
 from easycompress.core.errors import CannotCompress, one_line
+from easycompress.core.inputs import Bundle, parts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from easycompress.core.inputs import Inputs
     from easycompress.core.task import Metric, Split
 
 BATCH = 250
 """Batch size of quality runs: fixed, so that the same file gives the same answers bit for bit."""
 
-QUIET = 3
-"""ONNX Runtime's log level for errors only."""
+Feeds: TypeAlias = "dict[str, np.ndarray[Any, Any]]"
 
 
 def physical_cores() -> int:
@@ -40,24 +41,33 @@ class Runtime:
     """One loaded file. `threads` are intra-operator threads."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = QUIET
         try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self.session = open_session(path, threads)
         except Exception as error:  # the runtime's own error types share no public base class
             raise CannotCompress(f"{path.name}: ONNX Runtime can't load it: {one_line(error)}") from error
-        self.input_name: str = self.session.get_inputs()[0].name
+        self.input_names = tuple(value.name for value in self.session.get_inputs())
 
-    def run(self, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return the first output for one batch."""
-        output: np.ndarray[Any, Any] = self.session.run(None, {self.input_name: inputs})[0]
+    def feeds(self, inputs: Inputs) -> Feeds:
+        """Return one batch as the session takes it: by name where inputs have names, else in order.
+
+        A name that the graph doesn't have is left out: nothing in it reads that input.
+        """
+        names = inputs.names if isinstance(inputs, Bundle) and inputs.names else self.input_names
+        pairs = zip(names, parts(inputs), strict=False)
+        return {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in pairs if name in self.input_names}
+
+    def answer(self, feeds: Feeds) -> np.ndarray[Any, Any]:
+        """Return the first output for what `feeds` made."""
+        output: np.ndarray[Any, Any] = self.session.run(None, feeds)[0]
         return output
+
+    def run(self, inputs: Inputs) -> np.ndarray[Any, Any]:
+        """Return the first output for one batch."""
+        return self.answer(self.feeds(inputs))
 
     def outputs(self, split: Split) -> np.ndarray[Any, Any]:
         """Return the first output for every sample, (N, ...), in batches of BATCH."""
-        parts = [self.run(inputs.numpy()) for inputs, _ in split.batches(BATCH)]
+        parts = [self.run(inputs) for inputs, _ in split.batches(BATCH)]
         return np.concatenate(parts)
 
 

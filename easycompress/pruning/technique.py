@@ -7,15 +7,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from easycompress.core.errors import CannotCompress
+from easycompress.core.inputs import answer
 from easycompress.pruning.graph import PruningGraph
+from easycompress.pruning.importance import Evidence, saliency
+from easycompress.pruning.sensitivity import spread
 from easycompress.pruning.settings import StructuredPruning
-from easycompress.pruning.widths import kept_widths, least_important, rounded
+from easycompress.pruning.sparsity import scales_of, shrinking
+from easycompress.pruning.widths import least_important, rounded
 from easycompress.technique import Applied, Context, Need
+from easycompress.training.norms import reestimate
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from easycompress.core.inputs import Inputs
     from easycompress.core.profile import ModelProfile
+    from easycompress.pruning.graph import ChannelGroup
+
+NORM_SAMPLES = 512
+"""Calibration samples from which batch norm statistics are re-estimated after pruning."""
 
 
 class StructuredPruner:
@@ -23,7 +33,7 @@ class StructuredPruner:
 
     name = "structured-pruning"
     settings = StructuredPruning
-    needs: frozenset[Need] = frozenset()
+    needs: frozenset[Need] = frozenset()  # importance taylor asks for samples itself: the others need none
     source = "Fang et al., DepGraph, CVPR 2023; EasyCompress thesis, section 4.4"
 
     def refuses(self, profile: ModelProfile, action: StructuredPruning) -> str | None:
@@ -31,7 +41,7 @@ class StructuredPruner:
         families = {layer.family for layer in profile.layers}
         if action.strategy != "global" and action.strategy not in families:
             return f"structured pruning: strategy {action.strategy} finds no {action.strategy} layer in this model"
-        if not families & {"convolutional", "linear"}:
+        if not families & {"convolutional", "linear", "attention"}:
             return "structured pruning: the model has no convolution and no linear layer to prune"
         return None
 
@@ -45,38 +55,64 @@ class StructuredPruner:
             raise CannotCompress("structured pruning: no strength was set")
         example = context.task.example
         graph = PruningGraph(model, example)
-        groups = graph.groups(action.strategy, action.importance)
+        groups = graph.groups(action.strategy, action.importance, _evidence(model, action, context))
         if not groups:
             raise CannotCompress(f"structured pruning: no channel can be removed with strategy {action.strategy}")
-        goal = kept_widths(groups, action.strength, action.round_to)
+        everything = graph.groups("global", "l1") if action.protect != "none" else groups
+        goal = spread(model, groups, everything, action, context)
+        with torch.no_grad():
+            shape = answer(model, example).shape
+        epochs = _make_sparse(model, groups, action, context)
         full = {group.root: group.width for group in groups}
+        record, more = _prune(model, action, context, full, goal)
         with torch.no_grad():
-            shape = model(example).shape
-        record: list[list[Any]] = []
-        epochs = 0
-        steps = action.steps if context.recover is not None else 1
-        for step in range(1, steps + 1):
-            if step > 1:
-                graph = PruningGraph(model, example)  # training replaced nothing, but scores must be fresh
-            for group in graph.groups(action.strategy, action.importance):
-                gone = (full[group.root] - goal[group.root]) * step // steps
-                wanted = rounded(full[group.root], full[group.root] - gone, action.round_to)
-                channels = least_important(group.scores, group.width - wanted)
-                if channels:
-                    graph.remove(group.root, channels)
-                    record.append([group.root, channels])
-            if context.recover is not None and step < steps:
-                epochs += context.recover(model, step)
-        with torch.no_grad():
-            if model(example).shape != shape:
+            if answer(model, example).shape != shape:
                 raise CannotCompress(
                     "structured pruning changed the model's output; its last layer can't be told apart"
                 )
-        return Applied(model, {"removed": record, "widths": goal}, epochs=epochs)
+        if record and context.evaluate is not None:  # where nobody asks for the quality it would only take time
+            reestimate(model, context.task.data.calibration.inputs[:NORM_SAMPLES])
+        return Applied(model, {"removed": record, "widths": goal}, epochs=epochs + more)
 
-    def replay(self, model: nn.Module, record: dict[str, Any], example: torch.Tensor) -> nn.Module:
+    def replay(self, model: nn.Module, record: dict[str, Any], example: Inputs) -> nn.Module:
         """Remove the recorded channels in the recorded order."""
         graph = PruningGraph(model, example)
         for root, channels in record["removed"]:
             graph.remove(root, channels)
         return model
+
+
+def _prune(
+    model: nn.Module, action: StructuredPruning, context: Context, full: dict[str, int], goal: dict[str, int]
+) -> tuple[list[list[Any]], int]:
+    """Remove channels from the widths `full` to `goal`, with recovery between the steps; return the record, epochs."""
+    record: list[list[Any]] = []
+    epochs = 0
+    steps = action.steps if context.recover is not None else 1
+    for step in range(1, steps + 1):
+        graph = PruningGraph(model, context.task.example)  # training replaced nothing, but scores must be fresh
+        for group in graph.groups(action.strategy, action.importance, _evidence(model, action, context)):
+            gone = (full[group.root] - goal[group.root]) * step // steps
+            wanted = rounded(full[group.root], full[group.root] - gone, action.round_to)
+            channels = least_important(group.scores, group.width - wanted)
+            if channels:
+                graph.remove(group.root, channels)
+                record.append([group.root, channels])
+        if context.recover is not None and step < steps:
+            epochs += context.recover(model, step)
+    return record, epochs
+
+
+def _evidence(model: nn.Module, action: StructuredPruning, context: Context) -> Evidence:
+    if action.importance != "taylor":
+        return Evidence(context.seed)
+    return Evidence(context.seed, saliency(model, context.task.data.train, context.task.loss))
+
+
+def _make_sparse(model: nn.Module, groups: list[ChannelGroup], action: StructuredPruning, context: Context) -> int:
+    """Train with an L1 penalty on batch norm scales, where that was asked for and is possible; return the epochs."""
+    scales = scales_of(groups)
+    if action.sparsity is None or context.recover is None or not scales:
+        return 0
+    with shrinking(scales, action.sparsity):
+        return context.recover(model, 0)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from easycompress.pruning.graph import ChannelGroup
 
 SPREAD = 1.5
@@ -17,19 +19,35 @@ SPREAD = 1.5
 SLACK = 0.05
 
 
-def kept_widths(groups: list[ChannelGroup], strength: float, round_to: int) -> dict[str, int]:
+EIGHTY = 0.8
+"""No group loses more than this share until all have lost it: the thesis's 80 % rule."""
+
+
+def kept_widths(
+    groups: list[ChannelGroup], strength: float, round_to: int, costs: Sequence[Sequence[float]] | None = None
+) -> dict[str, int]:
     """Return how many channels each root keeps.
 
-    The share `strength` of all channels with the least relative importance goes, at most SPREAD x strength + SLACK of a
-    group. Widths are rounded up to multiples of `round_to`, and never fall below min(round_to, width) or 1. Strength 0
+    The share `strength` of all channels goes: those with the least scores, at most SPREAD x strength + SLACK of a
+    group; or, given `costs` (one row a group, for its 1st, 2nd, ... channel, never falling), those that cost the least,
+    however they are spread. Either way no group loses more than EIGHTY while another has lost less.
+    Widths are rounded up to multiples of `round_to`, and never fall below min(round_to, width) or 1. Strength 0
     keeps everything; in no group does a larger strength keep more: channels go one by one, in an order that the limits
     alone shape, and `strength` says only where to stop. (Limits of the final strength would let a generous one take
     from one group what a smaller strength takes from another.)
     """
     total = sum(group.width for group in groups)
     removed = [0] * len(groups)
-    ordered = [torch.sort(group.scores).values.tolist() for group in groups]
-    waiting = [(_earliest(1, group.width, total), index) for index, group in enumerate(groups)]
+    ordered = costs or [torch.sort(group.scores).values.tolist() for group in groups]
+    easy = sum(_easy(group.width) for group in groups)
+
+    def earliest(index: int) -> int:
+        """Return how many channels must go before the group may lose its next one."""
+        width, place = groups[index].width, removed[index] + 1
+        spread = 0 if costs else math.ceil((place / width - SLACK) * total / SPREAD - 1e-9)
+        return max(spread, 0 if place <= _easy(width) else easy + 1)
+
+    waiting = [(earliest(index), index) for index in range(len(groups))]
     heapq.heapify(waiting)
     ready: list[tuple[float, int]] = []
     gone = 0
@@ -43,20 +61,19 @@ def kept_widths(groups: list[ChannelGroup], strength: float, round_to: int) -> d
             gone += 1
             if removed[index] == groups[index].width:
                 continue
-            earliest = _earliest(removed[index] + 1, groups[index].width, total)
-            if earliest <= count:
+            heapq.heappush(waiting, (earliest(index), index))
+            if waiting[0][0] <= count:
+                _, index = heapq.heappop(waiting)
                 heapq.heappush(ready, (ordered[index][removed[index]], index))
-            else:
-                heapq.heappush(waiting, (earliest, index))
     return {
         group.root: rounded(group.width, group.width - lost, round_to)
         for group, lost in zip(groups, removed, strict=True)
     }
 
 
-def _earliest(place: int, width: int, total: int) -> int:
-    """Return how many of `total` channels must go before the limit lets a group lose its `place`-th one."""
-    return math.ceil((place / width - SLACK) * total / SPREAD - 1e-9)
+def _easy(width: int) -> int:
+    """Return how many of a group's channels go before any group is emptied further."""
+    return min(width, max(1, math.floor(EIGHTY * width + 1e-9)))
 
 
 def rounded(width: int, kept: int, round_to: int) -> int:

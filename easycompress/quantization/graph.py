@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
-import torch
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -19,14 +18,19 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from easycompress.core.inputs import Bundle, parts
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from torch import Tensor
-
+    from easycompress.core.inputs import Inputs
     from easycompress.quantization.settings import StaticInt8
 
 BATCH = 64
+
+PRODUCTS = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
+"""What is quantized in a graph that normalises by layer: with every operator between its products in integers as well,
+a MiniLM lost 12 points instead of 1.3 on 300 sentences of SST-2."""
 
 METHODS = {
     "minmax": CalibrationMethod.MinMax,
@@ -38,8 +42,10 @@ METHODS = {
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is untyped
     """Hands out the batches of a range, all of them unless told otherwise."""
 
-    def __init__(self, name: str, inputs: Tensor) -> None:
-        self.name, self.batches = name, torch.split(inputs, BATCH)
+    def __init__(self, names: Sequence[str], inputs: Inputs) -> None:
+        self.names = inputs.names if isinstance(inputs, Bundle) and inputs.names else tuple(names)
+        self.taken = set(names)
+        self.batches = [inputs[start : start + BATCH] for start in range(0, len(inputs), BATCH)]
         self.place, self.stop = 0, len(self.batches)
 
     def __len__(self) -> int:
@@ -52,14 +58,18 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is un
         if self.place == self.stop:
             return None
         self.place += 1
-        return {self.name: self.batches[self.place - 1].numpy()}
+        tensors = zip(self.names, parts(self.batches[self.place - 1]), strict=True)
+        return {name: tensor.numpy() for name, tensor in tensors if name in self.taken}
 
 
-def quantize_graph(proto: onnx.ModelProto, inputs: Tensor, action: StaticInt8) -> onnx.ModelProto:
+def quantize_graph(
+    proto: onnx.ModelProto, inputs: Inputs, action: StaticInt8, *, reduce: bool, skip: Sequence[str] = ()
+) -> onnx.ModelProto:
     """Return the graph with QuantizeLinear/DequantizeLinear pairs around every operator that runs in integers.
 
-    Weights int8 symmetric per channel, activations uint8 per tensor: with int8 activations ONNX Runtime's convolutions
-    are slower than float32 ones on x86. `inputs` (N, ...) is calibration data.
+    Weights int8 symmetric per channel, of 7 bits where `reduce`; activations uint8 per tensor: with int8 activations
+    ONNX Runtime's convolutions are slower than float32 ones on x86. `inputs` (N, ...) is calibration data, nodes named
+    in `skip` stay float.
     """
     options: dict[str, Any] = {"ActivationSymmetric": False, "WeightSymmetric": True}
     if action.calibration != "minmax":
@@ -72,16 +82,23 @@ def quantize_graph(proto: onnx.ModelProto, inputs: Tensor, action: StaticInt8) -
         quantize_static(
             str(source),
             str(result),
-            _Reader(proto.graph.input[0].name, inputs),
+            _Reader([value.name for value in proto.graph.input], inputs),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            reduce_range=action.reduce_range,
+            reduce_range=reduce,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            op_types_to_quantize=PRODUCTS if _normalises_by_layer(proto) else None,
+            nodes_to_exclude=list(skip),
             calibrate_method=METHODS[action.calibration],
             extra_options=options,
         )
         return onnx.load(str(result))
+
+
+def _normalises_by_layer(proto: onnx.ModelProto) -> bool:
+    """Tell a transformer's graph: few of its values have a range that 256 levels serve well."""
+    return any(node.op_type == "LayerNormalization" for node in proto.graph.node)
 
 
 @contextlib.contextmanager

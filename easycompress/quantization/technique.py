@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
+from onnx import numpy_helper
 from torch import nn
 
 from easycompress.artifact.fold import fold, fold_checked
-from easycompress.codes.affine import INT8_LIMIT, REDUCED_LIMIT, quantize_per_channel
+from easycompress.codes.affine import quantize_per_channel
 from easycompress.quantization.graph import quantize_graph
+from easycompress.quantization.mixed import SENSITIVITY_SAMPLES, check_layers, harms_of, most_sensitive
+from easycompress.quantization.processor import reduced
+from easycompress.quantization.rewrite import Rewriter, store_tables
 from easycompress.quantization.settings import StaticInt8
+from easycompress.quantization.weights import TABLES, Found, coded_weights, found, limit_of, round_weights
 from easycompress.technique import Applied, Context, Need
 
 if TYPE_CHECKING:
     import onnx
 
-    from easycompress.codes.base import Code
+    from easycompress.core.inputs import Inputs
     from easycompress.core.profile import ModelProfile
 
 QUANTIZED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -42,23 +46,54 @@ class StaticQuantizer:
         In PyTorch the result computes with the rounded weights and float activations; the file is what is judged.
         """
         pairs = fold_checked(model, context.task.example)
-        limit = REDUCED_LIMIT if action.reduce_range else INT8_LIMIT
-        codes: dict[str, Code] = {}
-        parameters = dict(model.named_parameters())  # a weight that is tied or computed from others has no code
-        with torch.no_grad():
-            for name, module in model.named_modules():
-                weight = f"{name}.weight" if name else "weight"
-                if isinstance(module, QUANTIZED) and weight in parameters:
-                    code = quantize_per_channel(module.weight, limit=limit, name=weight)
-                    module.weight.copy_(code.dense())
-                    codes[weight] = code
         inputs = context.task.data.calibration.inputs[: action.samples]
+        reduce = reduced(action.reduce_range)
+        spared = _spared(model, action, inputs, limit_of(reduce=reduce), context)
+        codes = round_weights(model, (*QUANTIZED, *TABLES), limit_of(reduce=reduce), spared)
+        weights = {name: model.get_parameter(f"{name}.weight".lstrip(".")).detach().clone() for name in spared}
+        record = {"folded": [list(pair) for pair in pairs], "reduce_range": reduce, "float_layers": spared}
 
         def integer_graph(proto: onnx.ModelProto) -> onnx.ModelProto:
-            return quantize_graph(proto, inputs, action)
+            stored, lookups = store_tables(proto, found(codes))
+            floats = _nodes_of(stored, Found({name: (weight, name) for name, weight in weights.items()}))
+            return quantize_graph(stored, inputs, action, reduce=reduce, skip=[*lookups, *floats])
 
-        return Applied(model, {"folded": [list(pair) for pair in pairs]}, codes, integer_graph)
+        return Applied(model, record, dict(codes), integer_graph)
 
-    def replay(self, model: nn.Module, record: dict[str, Any], example: torch.Tensor) -> nn.Module:  # noqa: ARG002 - the protocol
+    def replay(self, model: nn.Module, record: dict[str, Any], example: Inputs) -> nn.Module:  # noqa: ARG002 - the protocol
         """Fold the recorded pairs; the weights on their grid come with the state dict."""
         return fold(model.eval(), [(layer, norm) for layer, norm in record["folded"]])
+
+
+def _spared(model: nn.Module, action: StaticInt8, inputs: Inputs, limit: int, context: Context) -> list[str]:
+    """Return the names of the layers that stay float: those that the settings name, and the most sensitive others."""
+    layers = [weight.rpartition(".")[0] for weight, _ in coded_weights(model, QUANTIZED)]
+    check_layers(action.float_layers, layers)
+    if not action.keep_float:
+        return sorted(action.float_layers)
+    weights = {
+        weight.rpartition(".")[0]: quantize_per_channel(module.weight, limit=limit, name=weight).dense()
+        for weight, module in coded_weights(model, QUANTIZED, action.float_layers)
+    }
+    samples = inputs[:SENSITIVITY_SAMPLES]
+    what = f"static-int8 {limit} {action.float_layers}"
+    harms = context.remembered(what, model, lambda: harms_of(model, weights, samples, activations=True))
+    return sorted({*action.float_layers, *most_sensitive(harms, action.keep_float)})
+
+
+def _nodes_of(proto: onnx.ModelProto, layers: Found[str]) -> list[str]:
+    """Return the names of the nodes that compute the given layers, giving names to those without."""
+    rewriter = Rewriter(proto)
+    names = []
+    for index, node in enumerate(proto.graph.node):
+        node.name = node.name or f"node_{index}"
+        product = rewriter.product(node)
+        if product is not None:
+            values = product.weight
+        elif node.op_type == "Conv" and node.input[1] in rewriter.stored:
+            values = numpy_helper.to_array(rewriter.stored[node.input[1]])
+        else:
+            continue
+        if layers.find(values) is not None:
+            names.append(node.name)
+    return names

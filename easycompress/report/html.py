@@ -45,7 +45,8 @@ def render(report: Report) -> str:
     """Return the whole page. Everything in it that a user wrote is escaped.
 
     The snippet's input takes its name and dtype from the profile's extra keys `input_name` and `input_dtype`; without
-    them it asks the session for the name and assumes float32. Raises BadInput when the request's goal can't be parsed.
+    them it asks the session for the name and assumes float32. Where the extra key `inputs` lists several, it has a line
+    for each. Raises BadInput when the request's goal can't be parsed.
     """
     reading = read(report)
     marks = attempts(report.steps, reading, report.baseline.quality)
@@ -81,6 +82,8 @@ def render(report: Report) -> str:
 def run_snippet(report: Report) -> str:
     """Return Python code that runs the result on one sample of zeros, in the folder that holds `model.onnx`."""
     profile, request = report.profile, Request.model_validate(report.request)
+    if len(profile.get("inputs", ())) > 1:
+        return _several_inputs(report)
     shape = tuple(profile["input_shape"])
     dtype = str(profile.get("input_dtype", "float32")).removeprefix("torch.")
     image = len(shape) == IMAGE_DIMENSIONS and dtype == "float32"
@@ -102,6 +105,19 @@ def run_snippet(report: Report) -> str:
     lines.append(f"y = session.run(None, {{{name}: x}})[0]  # {outputs} output{'' if outputs == 1 else 's'} a sample")
     unpack = [f"# easycompress unpack {PACKED} -o model.onnx"] if _only_packed(report) else []
     return "\n".join(unpack + lines)
+
+
+def _several_inputs(report: Report) -> str:
+    """Return the same for a model that takes several tensors."""
+    outputs = report.profile["outputs"]
+    lines = [f"# easycompress unpack {PACKED} -o model.onnx"] if _only_packed(report) else []
+    lines += ["import numpy as np", "import onnxruntime as ort", "", 'session = ort.InferenceSession("model.onnx")']
+    lines.append("inputs = {  # your samples, batch first")
+    for value in report.profile["inputs"]:
+        shape, dtype = (1, *value["shape"]), str(value["dtype"])
+        lines.append(f"    {json.dumps(value['name'])}: np.zeros({shape}, dtype=np.{dtype}),")
+    lines += ["}", f"y = session.run(None, inputs)[0]  # {outputs} output{'' if outputs == 1 else 's'} a sample"]
+    return "\n".join(lines)
 
 
 def load_snippet(request: Request) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from easycompress.selection.explain import TREES, rules, where
-from easycompress.selection.select import FALLBACKS
 from easycompress.selection.walk import Ask
 
 if TYPE_CHECKING:
@@ -22,15 +22,6 @@ Generated from the code by `python -m easycompress.selection.documentation`; edi
 `easycompress plan` shows every answer for a model with its evidence.
 """
 
-_FALLBACKS = """## Choices that another technique carries out
-
-The trees keep every choice; where no technique of this version carries one out, the nearest takes its place and the
-plan says so.
-
-| choice | carried out as | because |
-|---|---|---|
-"""
-
 
 def render() -> str:
     """Return the whole document."""
@@ -43,14 +34,34 @@ def render() -> str:
         ]
         parts.append(
             f"## {category.capitalize()}\n\n"
-            + "\n".join(_outline(tree, 0))
+            + "\n".join(["```mermaid", *_drawing(tree), "```", "", *_outline(tree, 0)])
             + "\n\n| rule | question | threshold | source | code |\n|---|---|---|---|---|\n"
             + "\n".join(table)
             + "\n"
         )
-    rows = [f"| {f.choice} | {', else '.join(f.instead)} | {f.reason} |" for f in FALLBACKS]
-    parts.append(_FALLBACKS + "\n".join(rows) + "\n")
     return "\n".join(parts)
+
+
+def _drawing(tree: Tree) -> list[str]:
+    """Return a Mermaid flow chart: questions as rounded boxes, choices as angular ones; equal choices are one box."""
+    lines = ["flowchart TD"]
+    choices: dict[str, str] = {}
+    counter = itertools.count(1)
+
+    def draw(node: Tree) -> str:
+        if not isinstance(node, Ask):
+            if node.value not in choices:
+                choices[node.value] = f"c{len(choices) + 1}"
+                lines.append(f'  {choices[node.value]}["{node.value}"]')
+            return choices[node.value]
+        name = f"q{next(counter)}"
+        lines.append(f'  {name}(["{node.rule.name}. {node.rule.question}"])')
+        for answer, branch in node.branches.items():
+            lines.append(f'  {name} -- "{answer}" --> {draw(branch)}')
+        return name
+
+    draw(tree)
+    return lines
 
 
 def _outline(tree: Tree, depth: int, answer: str = "") -> list[str]:

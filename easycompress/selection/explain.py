@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from easycompress.core.errors import BadInput
-from easycompress.selection.select import FALLBACKS
 from easycompress.selection.trees.distillation import DISTILLATION
 from easycompress.selection.trees.lc import LC
 from easycompress.selection.trees.pruning import PRUNING
 from easycompress.selection.trees.quantization import QUANTIZATION
 from easycompress.selection.trees.strategy import STRATEGY
+from easycompress.selection.trees.structure import STRUCTURE
 from easycompress.selection.walk import Ask, asks
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 TREES: dict[str, Tree] = {
     "pruning strategy": STRATEGY,
+    "structure": STRUCTURE,
     "pruning technique": PRUNING,
     "distillation": DISTILLATION,
     "quantization": QUANTIZATION,
@@ -33,21 +33,25 @@ _ROOT = Path(__file__).parents[2]
 
 
 def rules() -> dict[str, tuple[str, Rule]]:
-    """Return category and rule by the rule's name, in order."""
-    return {ask.rule.name: (category, ask.rule) for category, tree in TREES.items() for ask in asks(tree)}
+    """Return category and rule by the rule's name: tree by tree, by number."""
+    found: dict[str, tuple[str, Rule]] = {}
+    for category, tree in TREES.items():
+        for rule in sorted({ask.rule for ask in asks(tree)}, key=lambda rule: int(rule.name[1:])):
+            found[rule.name] = category, rule
+    return found
 
 
 def explain(rule: str | None = None) -> str:
     """Return one rule explained over several lines, or without a name all rules, one line each.
 
-    Raises BadInput for an unknown name, with the nearest ones.
+    Raises BadInput for an unknown name, with those of its letter, or else the first of every tree.
     """
     known = rules()
     if rule is None:
         return "\n".join(f"{name}  {category}: {entry.question}" for name, (category, entry) in known.items())
     name = rule.strip().upper()
     if name not in known:
-        near = sorted(difflib.get_close_matches(name, known, n=3, cutoff=0.5)) or list(known)
+        near = [n for n in known if n[0] == name[:1]] or [n for n in known if n.endswith("1")]
         raise BadInput(
             f"explain {rule}: unknown rule; did you mean {', '.join(near)}? `easycompress explain` lists all"
         )
@@ -75,16 +79,8 @@ def destinations(tree: Tree, name: str) -> dict[str, list[str]]:
     for ask in asks(tree):
         if ask.rule.name == name:
             for answer, branch in ask.branches.items():
-                place = branch.rule.name if isinstance(branch, Ask) else describe_leaf(branch.value)
+                place = branch.rule.name if isinstance(branch, Ask) else branch.value
                 places = found.setdefault(answer, [])
                 if place not in places:
                     places.append(place)
     return found
-
-
-def describe_leaf(value: str) -> str:
-    """Return a choice, with what takes its place if it isn't carried out."""
-    for fallback in FALLBACKS:
-        if fallback.choice == value:
-            return f"{value} (carried out as {', else '.join(fallback.instead)})"
-    return value

@@ -34,7 +34,10 @@ class Heuristics(Frozen):
     permitted drop in percentage points, for a metric that is no percentage in percent of its baseline.
     `accuracy_like`: each sample is right or wrong. `class_scores`: the outputs are
     logits of classes. `augmented`: the training data is augmented. `packed`: the entropy-coded file is what counts.
-    `code_losses`: the loss of each scheme of codes, compressed directly to the needed size; empty where none was tried.
+    What was tried on copies, each empty where nothing was: `code_losses`: the loss of each scheme of codes, compressed
+    directly to the needed size; `structure_losses`: that of fewer channels and of lower ranks at the needed number of
+    operations; `integer_losses`: the points that each kind of integers loses on *select* on the unchanged model.
+    `blocks`: how many residual blocks could be removed; 0 where time doesn't count.
     """
 
     profile: ModelProfile
@@ -54,11 +57,27 @@ class Heuristics(Frozen):
     augmented: bool
     packed: bool
     code_losses: tuple[tuple[str, float], ...] = ()
+    structure_losses: tuple[tuple[str, float], ...] = ()
+    integer_losses: tuple[tuple[str, float], ...] = ()
+    blocks: int = 0
 
     @property
     def epochs_text(self) -> str:
         """Return the affordable epochs for people: exact where they are few."""
         return f"{self.epochs_affordable:.1f}" if self.epochs_affordable < _FEW else f"{self.epochs_affordable:.0f}"
+
+    @property
+    def linear_share(self) -> float:
+        """Return the share of the parameters that is in linear and attention layers and embeddings."""
+        shares = self.profile.param_share()
+        embedded = sum(layer.params for layer in self.profile.layers if layer.type == "Embedding")
+        return shares.get("linear", 0.0) + shares.get("attention", 0.0) + embedded / max(self.profile.params, 1)
+
+    @property
+    def linear_macs(self) -> float:
+        """Return the share of the multiply-accumulates that is in linear and attention layers."""
+        shares = self.profile.mac_share()
+        return shares.get("linear", 0.0) + shares.get("attention", 0.0)
 
     @property
     def removable(self) -> tuple[Family, ...]:
@@ -107,7 +126,7 @@ def gather(
         accuracy_like=metric.binary,
         objective=goal.objective,
         ratio_needed=goal.target.ratio(baseline_objective),
-        points=allowed if metric.percent else _percent_of(allowed, baseline_quality),
+        points=as_points(allowed, metric, baseline_quality),
         resources=_resources(epochs_affordable),
         epochs_affordable=epochs_affordable,
         backend=backend,
@@ -125,6 +144,11 @@ def _resources(epochs: float) -> Resources:
     if epochs <= 0:
         return "none"
     return "limited" if epochs < LIMITED_EPOCHS else "ample"
+
+
+def as_points(drop: float, metric: Metric, baseline: float) -> float:
+    """Return a drop in percentage points, of a metric that is no percentage in percent of its baseline."""
+    return drop if metric.percent else _percent_of(drop, baseline)
 
 
 def _percent_of(allowed: float, baseline: float) -> float:

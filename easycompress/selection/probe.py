@@ -12,6 +12,7 @@ import torch
 
 from easycompress.artifact.exports import Exports
 from easycompress.artifact.write import write_model
+from easycompress.core.inputs import answer
 from easycompress.core.progress import Silent
 from easycompress.lc.settings import DECADES, MOST_BITS, LearningCompression
 from easycompress.lc.technique import LearningCompressor
@@ -45,7 +46,7 @@ def losses(task: Task, profile: ModelProfile, wanted_bytes: float, *, packed: bo
         for scheme in SCHEMES:
             made = _at_size(task, profile, scheme, wanted_bytes, Path(folder), exports, packed=packed)
             if made is not None:
-                found[scheme] = _loss(made, task)
+                found[scheme] = loss_of(made, task)
     return found
 
 
@@ -70,12 +71,13 @@ def _at_size(
     return model if size <= (1 + 2 * CLOSE) * wanted else None
 
 
-def _loss(model: nn.Module, task: Task) -> float:
+def loss_of(model: nn.Module, task: Task) -> float:
+    """Return the task's loss on up to SAMPLES samples, on the original's answers where there are no labels."""
     split = task.data.train if len(task.data.train) else task.data.select
     with torch.no_grad():
-        outputs = model(split.inputs[:SAMPLES]).float()
+        outputs = answer(model, split.inputs[:SAMPLES]).float()
         targets = None if split.targets is None else split.targets[:SAMPLES]
         if targets is None:
-            targets = task.model(split.inputs[:SAMPLES]).argmax(1)
+            targets = answer(task.model, split.inputs[:SAMPLES]).argmax(1)
         value = float(task.loss(outputs, targets))
     return value if math.isfinite(value) else math.inf

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from easycompress.core.inputs import answer, channels_last
 from easycompress.core.progress import Progress, Silent
 from easycompress.training.checkpoint import (
     load_tensors,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from easycompress.core.inputs import Inputs
     from easycompress.core.task import Split
     from easycompress.training.speed import Speed
     from easycompress.training.terms import Term
@@ -40,11 +42,14 @@ class Schedule:
     """How long and how fast: `epochs` passes of `samples` samples each (0: the whole split), peak rate `lr`.
 
     `shape`: a `cycle` rises and falls; a `flat` rate stays what it is: for loops that set the rates of their pieces.
+    `optimizer`: `sgd` is SGD with Nesterov `momentum`; `adamw` (Loshchilov and Hutter 2019) scales each step by its
+    gradients' size, which transformers need, and takes no `momentum`. Its rates are smaller by orders of magnitude.
     """
 
     epochs: int
     lr: float
     shape: Literal["cycle", "flat"] = "cycle"
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     batch: int = 128
     samples: int = 0
     momentum: float = 0.9
@@ -81,7 +86,7 @@ class Hooks:
     bound: float = math.inf
     enough: Callable[[float], bool] = lambda _: False
     out_of_time: Callable[[float], bool] = lambda _: False
-    augment: Callable[[Tensor], Tensor] | None = None
+    augment: Callable[[Inputs], Inputs] | None = None
     after_step: Callable[[float], None] | None = None
     progress: Progress = field(default_factory=Silent)
     label: str = "training"
@@ -95,7 +100,7 @@ def fit(
     Without `evaluate` it is left with those of its last one.
 
     With `checkpoint` every epoch is saved there, and a run that finds the file goes on after its last epoch with the
-    same numbers as an uninterrupted one. Momentum SGD, one rise and one cosine fall of the rate.
+    same numbers as an uninterrupted one. One rise and one cosine fall of the rate.
     """
     run = _Run(model, split, term, schedule, speed, hooks)
     run.restore(checkpoint)
@@ -109,6 +114,16 @@ def fit(
     for parameter in run.frozen:
         parameter.requires_grad_(False)  # noqa: FBT003 - torch's own signature
     return run.history
+
+
+def _optimizer(parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
+    decay = schedule.weight_decay
+    if schedule.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=schedule.lr, weight_decay=decay, foreach=True)
+    momentum = schedule.momentum
+    return torch.optim.SGD(
+        parameters, lr=schedule.lr, momentum=momentum, nesterov=momentum > 0, weight_decay=decay, foreach=True
+    )
 
 
 class _Run:
@@ -125,14 +140,7 @@ class _Run:
         self.frozen = [p for p in parameters if not p.requires_grad]  # a model frozen for inference learns as a whole
         for parameter in self.frozen:
             parameter.requires_grad_(True)  # noqa: FBT003 - torch's own signature
-        self.optimizer = torch.optim.SGD(
-            parameters,
-            lr=schedule.lr,
-            momentum=schedule.momentum,
-            nesterov=schedule.momentum > 0,
-            weight_decay=schedule.weight_decay,
-            foreach=True,
-        )
+        self.optimizer = _optimizer(parameters, schedule)
         self.samples = min(schedule.samples or len(split), len(split))
         self.history = History(best=hooks.start)
         self.best_state = state_of(model)
@@ -181,9 +189,9 @@ class _Run:
         if self.hooks.augment is not None:
             inputs = self.hooks.augment(inputs)
         if self.speed.channels_last:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+            inputs = channels_last(inputs)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.speed.bfloat16):
-            outputs = self.model(inputs)
+            outputs = answer(self.model, inputs)
         loss = self.term(outputs.float(), targets, inputs, places)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature

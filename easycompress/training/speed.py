@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from easycompress.core.goal import Frozen
+from easycompress.core.inputs import answer, are_images
+from easycompress.core.inputs import channels_last as ordered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,13 +54,14 @@ def tune(model: nn.Module, split: Split, batch: int, only: Speed | None = None) 
     if only is not None:
         return only.model_copy(update={"step_seconds": _seconds_per_step(model, split, batch, only)})
     threads = torch.get_num_threads()
-    images = split.inputs.dim() == 4  # noqa: PLR2004 - NCHW
-    convolutional = images and any(isinstance(m, nn.Conv2d) for m in model.modules())
+    convolutional = are_images(split.inputs) and any(isinstance(m, nn.Conv2d) for m in model.modules())
     settings = [(threads, False, False), (1, False, False)] if threads > 1 else [(1, False, False)]
     if convolutional:
         settings.append((threads, True, False))
         if has_bfloat16():
             settings.append((threads, True, True))
+    elif has_bfloat16() and any(isinstance(m, nn.Linear) for m in model.modules()):
+        settings.append((threads, False, True))
     best: Speed | None = None
     for count, channels_last, bfloat16 in settings:
         speed = Speed(threads=count, channels_last=channels_last, bfloat16=bfloat16, step_seconds=0.0)
@@ -86,11 +89,11 @@ def _seconds_per_step(model: nn.Module, split: Split, batch: int, speed: Speed) 
             begin = time.perf_counter()
             inputs = split.inputs[torch.randperm(len(split))[:batch]]
             if speed.channels_last:
-                inputs = inputs.contiguous(memory_format=torch.channels_last)
+                inputs = ordered(inputs)
             with torch.autocast("cpu", torch.bfloat16, enabled=speed.bfloat16):
-                loss = trial(inputs).float().square().mean()
+                loss = answer(trial, inputs).float().square().mean()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature
             optimizer.step()
             times.append(time.perf_counter() - begin)
     return statistics.median(times[1:])

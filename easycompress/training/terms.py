@@ -6,15 +6,20 @@ A term is called with the student's outputs, the batch's targets, its inputs and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from easycompress.core.errors import BadInput
+from easycompress.core.inputs import answer
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from easycompress.core.inputs import Inputs
     from easycompress.core.task import Split
 
 CACHE_BYTES = 2_000_000_000
@@ -22,11 +27,16 @@ CACHE_BYTES = 2_000_000_000
 
 TEACHER_BATCH = 512
 
+IGNORED = -100
+"""The target of positions that don't count, as in torch's cross-entropy: padding, mostly."""
+
+_TOKENS = 3  # dimensions of one row of class scores a token, (N, T, C)
+
 
 class Term(Protocol):
     """A differentiable loss of one batch."""
 
-    def __call__(self, outputs: Tensor, targets: Tensor | None, inputs: Tensor, places: Tensor) -> Tensor:
+    def __call__(self, outputs: Tensor, targets: Tensor | None, inputs: Inputs, places: Tensor) -> Tensor:
         """Return the scalar loss."""
         ...
 
@@ -37,9 +47,12 @@ class Labels:
 
     loss: Callable[[Tensor, Tensor], Tensor]
 
-    def __call__(self, outputs: Tensor, targets: Tensor | None, inputs: Tensor, places: Tensor) -> Tensor:  # noqa: ARG002 - the protocol
-        """Return loss(outputs, targets)."""
-        assert targets is not None  # noqa: S101 - selection never picks this term without labels
+    def __call__(self, outputs: Tensor, targets: Tensor | None, inputs: Inputs, places: Tensor) -> Tensor:  # noqa: ARG002 - the protocol
+        """Return loss(outputs, targets). Raises BadInput without targets."""
+        if targets is None:
+            raise BadInput(
+                "training: the training data has no labels to learn from; use distillation with technique soft"
+            )
         return self.loss(outputs, targets)
 
 
@@ -50,13 +63,17 @@ class Teacher:
     model: nn.Module
     logits: Tensor | None
 
-    def __call__(self, inputs: Tensor, places: Tensor) -> Tensor:
+    @cached_property
+    def spread(self) -> float | None:
+        """The variance of all its answers, see spread_of(); None where they aren't remembered."""
+        return None if self.logits is None else spread_of(self.logits)
+
+    def __call__(self, inputs: Inputs, places: Tensor) -> Tensor:
         """Return the teacher's outputs (B, ...) for a batch."""
         if self.logits is not None:
             return self.logits[places]
         with torch.no_grad():
-            outputs: Tensor = self.model(inputs)
-        return outputs.float()
+            return answer(self.model, inputs).float()
 
 
 def make_teacher(model: nn.Module, split: Split, *, cache: bool) -> Teacher:
@@ -64,10 +81,10 @@ def make_teacher(model: nn.Module, split: Split, *, cache: bool) -> Teacher:
     if not cache or not len(split):
         return Teacher(model, None)
     with torch.no_grad():
-        first: Tensor = model(split.inputs[:2])
+        first = answer(model, split.inputs[:2])
         if first[0].numel() * 4 * len(split) > CACHE_BYTES:
             return Teacher(model, None)
-        parts = [model(inputs).float() for inputs, _ in split.batches(TEACHER_BATCH)]
+        parts = [answer(model, inputs).float() for inputs, _ in split.batches(TEACHER_BATCH)]
     return Teacher(model, torch.cat(parts))
 
 
@@ -75,7 +92,10 @@ def make_teacher(model: nn.Module, split: Split, *, cache: bool) -> Teacher:
 class Distil:
     """Hinton, Vinyals and Dean 2015: `alpha` x hard + (1 - `alpha`) x T^2 KL(teacher/T || student/T).
 
-    The T^2 keeps the gradients' size independent of the temperature. `kind` `soft` ignores the labels.
+    The T^2 keeps the gradients' size independent of the temperature. `kind` `soft` ignores the labels, apart from
+    positions that they say don't count. `outputs` `values` are no scores of classes: what takes the divergence's place
+    is the squared error in units of the teacher's variance, and the labels' loss is divided by that variance too, so
+    that `alpha` weighs a squared error against a squared error, whatever unit the values are in.
     """
 
     kind: Literal["soft", "combined"]
@@ -83,19 +103,78 @@ class Distil:
     hard: Labels
     temperature: float
     alpha: float
+    outputs: Literal["logits", "values"] = "logits"
 
-    def __call__(self, outputs: Tensor, targets: Tensor | None, inputs: Tensor, places: Tensor) -> Tensor:
+    def __call__(self, outputs: Tensor, targets: Tensor | None, inputs: Inputs, places: Tensor) -> Tensor:
         """Return the distillation loss of one batch."""
         answers = self.teacher(inputs, places)
-        soft = soft_loss(outputs, answers, self.temperature)
+        unit = 1.0
+        if self.outputs == "values":
+            unit = self.teacher.spread or spread_of(answers)
+            soft = value_loss(outputs, answers, unit)
+        else:
+            soft = soft_loss(outputs, answers, self.temperature, targets)
         if self.kind == "soft":
             return soft
-        return self.alpha * self.hard(outputs, targets, inputs, places) + (1 - self.alpha) * soft
+        return self.alpha * self.hard(outputs, targets, inputs, places) / unit + (1 - self.alpha) * soft
 
 
-def soft_loss(outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return T^2 KL(softmax(teacher / T) || softmax(outputs / T)), mean over the batch. Both (B, C), raw logits."""
-    student_log = functional.log_softmax(outputs / temperature, dim=1)
-    teacher_log = functional.log_softmax(teacher / temperature, dim=1)
-    divergence = functional.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True)
-    return divergence * temperature**2
+def class_dimension(outputs: Sequence[int], targets: Sequence[int] | None = None) -> int:
+    """Return which dimension of outputs of that shape holds the scores of the classes.
+
+    It is the one that targets of class indices lack: 1 of (N, C) against (N,), of dense (N, C, H, W) against (N, H, W)
+    and of question answering's (N, T, 2) against (N, 2), where the tokens are the classes; 2 of (N, T, C) against
+    (N, T). Without targets, and where they leave it open, the last of three dimensions, of others the one after the
+    samples. Raises BadInput for one score a sample, (N,).
+    """
+    if len(outputs) == 1:
+        raise BadInput(
+            "distillation: the model gives one number a sample, no scores of classes; use technique hard, "
+            "or outputs values"
+        )
+    usual = 2 if len(outputs) == _TOKENS else 1
+    if targets is None:
+        return usual
+    fitting = [i for i in range(1, len(outputs)) if (*outputs[:i], *outputs[i + 1 :]) == tuple(targets)]
+    return usual if usual in fitting or not fitting else fitting[-1]
+
+
+def soft_loss(outputs: Tensor, teacher: Tensor, temperature: float, targets: Tensor | None = None) -> Tensor:
+    """Return T^2 KL(softmax(teacher / T) || softmax(outputs / T)), mean over the positions that count.
+
+    Both are raw logits of one shape, (N, C), (N, T, C), (N, C, H, W), ...; `targets`, if known, tell which dimension is
+    the classes', see class_dimension(), and which positions don't count: those whose target is IGNORED.
+    """
+    dim = class_dimension(outputs.shape, None if targets is None else targets.shape)
+    student_log = functional.log_softmax(outputs / temperature, dim)
+    teacher_log = functional.log_softmax(teacher / temperature, dim)
+    divergence = functional.kl_div(student_log, teacher_log, reduction="none", log_target=True).sum(dim)
+    if targets is None or targets.shape != divergence.shape or targets.is_floating_point():
+        return divergence.mean() * temperature**2
+    counts = targets != IGNORED
+    return divergence.mul(counts).sum() / counts.sum().clamp_min(1) * temperature**2
+
+
+def value_loss(outputs: Tensor, teacher: Tensor, spread: float) -> Tensor:
+    """Return the mean squared error of values (N, ...) in units of `spread`: the share of it that isn't explained."""
+    return functional.mse_loss(outputs, teacher) / spread
+
+
+def spread_of(values: Tensor) -> float:
+    """Return the variance of values (N, ...) over the samples, mean over the rest; 1 where all samples are alike."""
+    return float(values.float().var(0, correction=0).mean()) or 1.0
+
+
+def taught(
+    kind: Literal["soft", "hard", "combined"],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    teacher: Callable[[], Teacher] | None,
+    temperature: float = 2.0,
+    alpha: float = 0.5,
+    outputs: Literal["logits", "values"] = "logits",
+) -> Term:
+    """Return what a student minimises: the task's own `loss` where it learns `hard` or there is no teacher."""
+    hard = Labels(loss)
+    if kind == "hard" or teacher is None:
+        return hard
+    return Distil(kind, teacher(), hard, temperature, alpha, outputs)

@@ -108,7 +108,7 @@ class Frozen(nn.Module):
 def test_a_file_that_answers_otherwise_is_refused(net: type[nn.Module], tmp_path: Path) -> None:
     model, inputs = net().eval(), torch.randn(2, 8)
     write_model(model, inputs, tmp_path / "model.onnx")
-    answers = Runtime(tmp_path / "model.onnx", 1).run(inputs.numpy())
+    answers = Runtime(tmp_path / "model.onnx", 1).run(inputs)
     model(inputs)
     with pytest.raises(
         CannotCompress, match=r"^the exported file doesn't answer as the model does \(off by .*freezes$"
@@ -165,7 +165,7 @@ def test_codes_and_the_packed_file_are_one_model(net: type[nn.Module], biases: s
     inputs = nets.images(50)
     with torch.no_grad():
         answers = applied.model(inputs).numpy()
-    assert np.abs(Runtime(path, 1).run(inputs.numpy()) - answers).max() < 5e-3 * np.abs(answers).max()
+    assert np.abs(Runtime(path, 1).run(inputs) - answers).max() < 5e-3 * np.abs(answers).max()
     assert nets.same_state(applied.model.state_dict(), before)
 
 

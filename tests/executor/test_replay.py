@@ -13,7 +13,8 @@ from easycompress.codes.codebook import Codebook
 from easycompress.codes.composed import Additive
 from easycompress.codes.sparse import sparse_from
 from easycompress.core.errors import BadInput
-from easycompress.executor.replay import load, record_json
+from easycompress.core.inputs import Bundle
+from easycompress.executor.replay import _example, load, record_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +56,22 @@ def test_weights_come_back(tmp_path: Path) -> None:
     loaded = load(write(tmp_path, model), make)
     assert not loaded.training
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_what_samples_are_like_is_kept_for_one_tensor_and_for_several() -> None:
+    one = json.loads(json.dumps(record_json((), {}, torch.zeros(5, 4))))
+    assert (one["sample_shape"], one["sample_dtype"]) == ([4], "float32")
+    assert "samples" not in one
+    made = _example(one)
+    assert isinstance(made, torch.Tensor)
+    assert made.shape == (2, 4)
+    words = Bundle((torch.zeros(3, 7, dtype=torch.int64), torch.zeros(3, 2, 2)), ("input_ids", "boxes"))
+    several = json.loads(json.dumps(record_json((), {}, words)))
+    assert (several["sample_shape"], several["sample_dtype"]) == ([7], "int64")
+    again = _example(several)
+    assert isinstance(again, Bundle)
+    assert again.names == words.names
+    assert [(t.shape, t.dtype) for t in again.tensors] == [((2, 7), torch.int64), ((2, 2, 2), torch.float32)]
 
 
 def test_structure_comes_back_before_the_weights(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from easycompress.core.errors import BadInput
+from easycompress.core.inputs import Bundle
 from easycompress.intake.augment import make_augment
 
 if TYPE_CHECKING:
@@ -89,6 +90,36 @@ def test_seeded_by_the_global_generator_and_leaves_its_argument_alone(spec: str)
 def test_only_images_can_be_flipped(spec: str) -> None:
     with pytest.raises(BadInput, match=rf"--augment {spec}: is for images \(N, C, H, W\), but a batch is \(4, 9\)"):
         named(spec)(torch.ones(4, 9))
+
+
+@pytest.mark.parametrize("spec", ["flip", "flip-crop"])
+def test_inputs_of_several_tensors_are_no_images(spec: str) -> None:
+    augment = make_augment(spec, None)
+    assert augment is not None
+    with pytest.raises(BadInput, match=rf"--augment {spec}: is for images \(N, C, H, W\), but a sample is a \(3,\)"):
+        augment(Bundle((torch.ones(4, 3),), ("a",)))
+
+
+def test_a_function_of_the_user_takes_and_returns_what_the_model_takes(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def mask(x): return {**x, 'ids': x['ids'].zero_()}\ndef swap(x): return x[::-1]\n"
+        "def less(x): return {'ids': x['ids']}\ndef short(x): return tuple(t[:1] for t in x)\ndef one(x): return x[0]\n"
+    )
+    named_ = Bundle((torch.ones(4, 3, dtype=torch.int64), torch.ones(4, 2)), ("ids", "mask"))
+    plain = Bundle(named_.tensors)
+
+    def made(name: str, batch: Bundle) -> Any:
+        augment = make_augment(f"mine.py:{name}", tmp_path)
+        assert augment is not None
+        return augment(batch)
+
+    assert made("mask", named_).names == ("ids", "mask")
+    assert not made("mask", named_).tensors[0].any()
+    assert named_.tensors[0].all()  # though the function worked in place
+    assert made("swap", plain).tensors[0].dtype == torch.float32
+    for name, batch in (("less", named_), ("short", plain), ("one", plain)):
+        with pytest.raises(BadInput, match=rf"mine.py:{name}: returned .* for a batch .*; return as many inputs"):
+            made(name, batch)
 
 
 def test_unknown_name() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+from collections import UserDict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from pyarrow import parquet
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from easycompress.core.errors import BadInput
+from easycompress.core.inputs import Bundle
 from easycompress.intake import images
 from easycompress.intake.data import Raw, load_data
 from easycompress.intake.objects import as_split
@@ -313,7 +315,7 @@ class TestParquet:
         self.write(tmp_path / "test.parquet", self.cells(pixels(2, 4, 4)))
         assert some(load("test.parquet", tmp_path, labelled=False).test).targets is None
         text = refused("test.parquet", tmp_path)
-        assert "test.parquet has no label column (label, labels, fine_label, target) among image" in text
+        assert "test.parquet has no label column (label, labels, fine_label, target, targets) among image" in text
         assert "--metric agreement" in text
 
     def test_refusals(self, tmp_path: Path) -> None:
@@ -438,6 +440,12 @@ class Squares(Dataset[Any]):
         return torch.full((3,), float(index), dtype=torch.float64), index * index
 
 
+IDS = torch.tensor([[1, 2], [3, 4], [5, 6]])
+MASK = torch.tensor([[1.0], [0.0], [1.0]])
+LABELS = torch.tensor([2, 0, 1])
+ROWS = [{"ids": ids, "mask": mask, "labels": label} for ids, mask, label in zip(IDS, MASK, LABELS, strict=True)]
+
+
 class Columns:
     """What is needed of a Hugging Face dataset: column names, a length, slices as a dict of columns."""
 
@@ -519,12 +527,57 @@ class TestObjects:
         assert as_split(Columns(x=[0.5, 1.5]), "test").inputs.tolist() == [0.5, 1.5]
 
     @pytest.mark.parametrize(
+        "value",
+        [
+            ((IDS, MASK), LABELS),
+            [[IDS.numpy(), MASK.numpy()], LABELS],
+            DataLoader(TensorDataset(torch.arange(3)), collate_fn=lambda _: ((IDS, MASK), LABELS), batch_size=3),
+        ],
+    )
+    def test_inputs_of_several_tensors_in_order(self, value: object) -> None:
+        split = as_split(value, "train")
+        assert isinstance(split.inputs, Bundle)
+        assert split.inputs.names == ()
+        assert [t.tolist() for t in split.inputs.tensors] == [IDS.tolist(), MASK.tolist()]
+        assert [t.dtype for t in split.inputs.tensors] == [torch.int64, torch.float32]
+        assert labels_of(split) == LABELS.tolist()
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            {"ids": IDS, "mask": MASK, "labels": LABELS},
+            UserDict({"ids": IDS, "mask": MASK, "target": LABELS}),
+            ({"ids": IDS, "mask": MASK}, LABELS),
+            DataLoader(ROWS, batch_size=2),  # type: ignore[arg-type] # a list serves as a dataset
+            DataLoader([(({"ids": r["ids"], "mask": r["mask"]}), r["labels"]) for r in ROWS]),  # type: ignore[arg-type] # as above
+        ],
+    )
+    def test_inputs_by_keyword(self, value: object) -> None:
+        split = as_split(value, "train")
+        assert isinstance(split.inputs, Bundle)
+        assert split.inputs.names == ("ids", "mask")
+        assert torch.equal(split.inputs.tensors[0], IDS)
+        assert torch.equal(split.inputs.tensors[1], MASK)
+        assert labels_of(split) == LABELS.tolist()
+
+    def test_columns_of_a_tokenizer(self) -> None:
+        data = Columns(
+            sentence=["a", "b"], label=[1, 0], idx=[7, 8], attention_mask=[[1, 1], [1, 0]], input_ids=[[5, 6], [7, 0]]
+        )
+        split = as_split(data, "train")
+        assert isinstance(split.inputs, Bundle)
+        assert split.inputs.names == ("input_ids", "attention_mask")
+        assert split.inputs.tensors[0].tolist() == [[5, 6], [7, 0]]
+        assert split.inputs.tensors[0].dtype == torch.int64
+
+    @pytest.mark.parametrize(
         ("value", "text"),
         [
-            ({"train": 1}, "a dict (train); dict inputs are not supported yet"),
-            (({"a": 1}, [0]), "batches hold a dict; dict inputs are not supported yet; give (inputs, targets) pairs"),
-            (DataLoader([{"a": 1}]), "batches hold a dict"),  # type: ignore[arg-type] # a list serves as a dataset
-            (DataLoader([(1, 2, 3)]), "batches of 3 parts; give (inputs, targets)"),  # type: ignore[arg-type] # as above
+            ({"train": 1}, "train: inputs are a single number; the first dimension counts the samples"),
+            ({"labels": torch.zeros(2)}, "a dict without inputs; give the model's arguments by name"),
+            ({"text": ["good", "bad"]}, "text: inputs are a list of <U4, not numbers; give a tensor"),
+            ((torch.zeros(2), {"a": 1}), "targets are a dict; give one tensor of targets"),
+            (DataLoader([(1, 2, 3)]), "batches of 3 parts; give (inputs, targets): inputs of several tensors are"),  # type: ignore[arg-type] # a list serves as a dataset
             (DataLoader([(1, "cat")]), "targets are a tuple of <U3, not numbers"),  # type: ignore[arg-type] # as above
             (
                 DataLoader([torch.ones(2), torch.ones(3)]),  # type: ignore[arg-type] # as above

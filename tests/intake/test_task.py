@@ -174,9 +174,14 @@ def test_whatever_the_users_forward_raises(error: Exception) -> None:
 @pytest.mark.parametrize(
     ("after", "text"),
     [
-        (lambda x: (x, x), "the model returns a tuple; it must return one tensor, (N, ...), for now"),
-        (lambda x: {"logits": x}, "the model returns a dict; it must return one tensor, (N, ...), for now"),
-        (lambda _: None, "the model returns a NoneType; it must return one tensor, (N, ...), for now"),
+        (lambda x: ((x.sum(1), x), x), "the model returns shape (2,) for 2 samples; it must return (N, C)"),
+        (
+            lambda _: {"loss": None},
+            (
+                "the model returns a dict; it must return a tensor (N, C), or a tuple or dict of them "
+                "whose first is its answer"
+            ),
+        ),
         (lambda x: x.sum(1), "the model returns shape (2,) for 2 samples; it must return (N, C)"),
         (lambda x: x.T, "the model returns shape (3, 2) for 2 samples; it must return (N, C)"),
         (

@@ -91,7 +91,7 @@ def test_the_decoded_graph_answers_as_the_file(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
     inputs = nets.images(7).numpy()
     answers = session.run(None, {session.get_inputs()[0].name: inputs})[0]
-    assert np.array_equal(answers, Runtime(coded, 1).run(inputs))
+    assert np.array_equal(answers, Runtime(coded, 1).run(torch.from_numpy(inputs)))
     weights = {t.name: numpy_helper.to_array(t) for t in made.graph.initializer}
     assert all(np.array_equal(weights[name], code.dense().numpy()) for name, code in codes.items())
 

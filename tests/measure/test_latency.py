@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 import nets
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from easycompress.artifact.write import write_model
+from easycompress.core.inputs import Bundle
 from easycompress.measure import latency
 from easycompress.measure.files import latency_ratio
 from easycompress.measure.latency import time_files
@@ -15,6 +17,8 @@ from easycompress.measure.runtime import Runtime, physical_cores
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from easycompress.measure.runtime import Feeds
 
 
 class Wide(nn.Module):
@@ -93,7 +97,8 @@ def test_files_take_turns_and_warm_up_does_not_count(files: list[Path], monkeypa
             super().__init__(path, threads)
             self.name, self.threads = path.stem, threads
 
-        def run(self, inputs: np.ndarray) -> np.ndarray:
+        def answer(self, feeds: Feeds) -> np.ndarray:
+            (inputs,) = feeds.values()
             calls.append((self.name, inputs.shape, self.threads))
             return inputs
 
@@ -110,12 +115,24 @@ def test_files_take_turns_and_warm_up_does_not_count(files: list[Path], monkeypa
 
 
 def test_inputs_are_real_samples_repeated(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[np.ndarray] = []
-    monkeypatch.setattr(Runtime, "run", lambda _self, inputs: seen.append(inputs) or inputs)
+    seen: list[Feeds] = []
+    monkeypatch.setattr(Runtime, "answer", lambda _self, feeds: seen.append(feeds))
     example = nets.images(2)
     time_files(files[1:], example, batch=3, threads=1)
-    assert np.array_equal(seen[0], example[[0, 1, 0]].numpy())
-    assert seen[0].flags["C_CONTIGUOUS"]
+    (inputs,) = seen[0].values()
+    assert np.array_equal(inputs, example[[0, 1, 0]].numpy())
+    assert inputs.flags["C_CONTIGUOUS"]
+
+
+def test_every_input_is_fed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Feeds] = []
+    monkeypatch.setattr(Runtime, "answer", lambda _self, feeds: seen.append(feeds))
+    example = Bundle((torch.tensor([[1, 2], [3, 4]]), torch.rand(2, 6)))
+    file = write_model(nets.make(nets.Pair), example, tmp_path / "pair.onnx")
+    time_files([file], example, batch=3, threads=1)
+    assert seen[0]["words"].tolist() == [[1, 2], [3, 4], [1, 2]]
+    assert seen[0]["words"].dtype == np.int64
+    assert seen[0]["numbers"].shape == (3, 6)
 
 
 def test_there_is_at_least_one_core() -> None:

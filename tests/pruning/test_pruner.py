@@ -45,13 +45,13 @@ def test_a_pruned_net_runs_in_onnx_runtime(net: type[nn.Module], tmp_path: Path)
     inputs = nets.images(7, seed=3)
     with torch.no_grad():
         expected = result.model(inputs).numpy()
-    answers = Runtime(tmp_path / "model.onnx", 1).run(inputs.numpy())
+    answers = Runtime(tmp_path / "model.onnx", 1).run(inputs)
     assert answers.shape == (7, nets.CLASSES)
     assert np.allclose(answers, expected, atol=1e-4)
 
 
 @every_net
-@pytest.mark.parametrize("importance", ["l1", "group-norm"])
+@pytest.mark.parametrize("importance", ["l1", "lamp"])
 def test_replay_is_exact(net: type[nn.Module], importance: str) -> None:
     result = prune(net, strength=0.4, importance=importance)
     record = json.loads(json.dumps(result.record))
@@ -106,7 +106,54 @@ def test_widths_are_rounded() -> None:
 
 
 def test_importances_choose_other_channels() -> None:
-    assert prune(nets.LeNet, strength=0.4).record != prune(nets.LeNet, strength=0.4, importance="group-norm").record
+    names = ("random", "l1", "group-norm", "lamp", "taylor")
+    removed = [prune(nets.LeNet, strength=0.4, importance=name).record["removed"] for name in names]
+    assert all(one != other for place, one in enumerate(removed) for other in removed[:place])
+
+
+class Attending(nn.Module):
+    """A linear layer inside what its name calls attention, and others outside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(64, 16)
+        self.attention = nn.Sequential(nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 16))
+        self.output = nn.Linear(16, nets.CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.output(torch.relu(self.attention(torch.relu(self.embed(x.flatten(1))))))
+
+
+def test_attention_has_its_own_strategy() -> None:
+    work = nets.task(nets.make(Attending))
+    widths = {}
+    for strategy in ("attention", "linear"):
+        action = StructuredPruning(strength=0.5, strategy=strategy)
+        widths[strategy] = StructuredPruner().apply(copy.deepcopy(work.model), action, nets.context(work)).record
+    assert set(widths["attention"]["widths"]) == {"attention.0", "attention.2"}
+    assert set(widths["linear"]["widths"]) == {"embed"}
+
+
+def test_batch_norm_statistics_are_those_of_the_pruned_net() -> None:
+    pruned = prune(nets.BatchNormed, strength=0.5)
+    work = nets.task(nets.make(nets.BatchNormed))
+    action = StructuredPruning(strength=0.5)
+    judged = StructuredPruner().apply(copy.deepcopy(work.model), action, nets.context(work, evaluate=nets.accuracy))
+    assert judged.record == pruned.record
+    features = judged.model.get_submodule("features")
+    assert isinstance(features, nn.Sequential)
+    with torch.no_grad():
+        seen = features[:5](work.data.calibration.inputs)
+    assert torch.allclose(features[5].running_mean, seen.mean((0, 2, 3)), atol=1e-3)  # type: ignore[arg-type]
+    unjudged = pruned.model.get_submodule("features.5")
+    assert not torch.allclose(unjudged.running_mean, seen.mean((0, 2, 3)), atol=1e-3)  # type: ignore[arg-type]
+
+
+def test_nothing_removed_leaves_the_statistics() -> None:
+    work = nets.task(nets.make(nets.BatchNormed))
+    context = nets.context(work, evaluate=nets.accuracy)
+    result = StructuredPruner().apply(copy.deepcopy(work.model), StructuredPruning(strength=0.0), context)
+    assert nets.same_state(result.model.state_dict(), work.model.state_dict())
 
 
 def test_recovery_trains_the_pruned_layers() -> None:

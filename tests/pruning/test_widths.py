@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -8,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from easycompress.pruning.graph import ChannelGroup
-from easycompress.pruning.widths import SLACK, SPREAD, kept_widths, least_important
+from easycompress.pruning.widths import EIGHTY, SLACK, SPREAD, kept_widths, least_important
+
+if TYPE_CHECKING:
+    from random import Random
 
 # few different scores, so that ties are common
 scores_of_a_group = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0, 1.5, 3.0]), min_size=1, max_size=24)
@@ -89,6 +93,34 @@ def test_the_least_important_channels_go_first() -> None:
 def test_one_group_does_not_collapse_before_the_rest() -> None:
     kept = kept_widths(make([0.01] * 40, [2.0] * 40), 0.4, 1)
     assert kept == {"layer0": 40 - 26, "layer1": 40 - 6}  # 26 = floor((1.5 x 0.4 + 0.05) x 40), 32 in all
+
+
+def test_costs_alone_decide_where_they_are_given() -> None:
+    groups = make([0.01] * 40, [2.0] * 40)
+    costs = [[1.0] * 40, [0.5] * 40]
+    assert kept_widths(groups, 0.4, 1, costs) == {"layer0": 40, "layer1": 8}
+
+
+def test_no_group_is_emptied_while_another_can_give() -> None:
+    """Below EIGHTY of all channels the cheap group stops at EIGHTY of its own; beyond, all go on."""
+    groups, costs = make([1.0] * 40, [1.0] * 10), [[0.1] * 40, [9.0] * 10]
+    for strength in range(101):
+        kept = kept_widths(groups, strength / 100, 1, costs)
+        lost = {g.root: 1 - kept[g.root] / g.width for g in groups}
+        if strength <= 100 * EIGHTY:
+            assert max(lost.values()) <= EIGHTY + 1e-9
+    assert kept_widths(groups, 1.0, 1, costs) == {"layer0": 1, "layer1": 1}
+
+
+@settings(max_examples=100)
+@given(groups_of_a_net, strengths, strengths, st.randoms(use_true_random=False))
+def test_with_costs_a_larger_strength_keeps_no_more_either(
+    groups: list[ChannelGroup], one: float, other: float, random: Random
+) -> None:
+    costs = [sorted(random.choice([0.0, 0.5, 1.0, 2.0]) for _ in range(group.width)) for group in groups]
+    small, large = (kept_widths(groups, strength, 1, costs) for strength in sorted((one, other)))
+    assert all(large[root] <= small[root] for root in small)
+    assert kept_widths(groups, 0.0, 1, costs) == {group.root: group.width for group in groups}
 
 
 @given(scores_of_a_group, st.data())

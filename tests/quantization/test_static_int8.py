@@ -99,7 +99,7 @@ def test_the_file_decides_nearly_as_the_original(net: type[nn.Module], calibrati
     report = nets.digits().report
     with torch.no_grad():
         expected, rounded = model(report.inputs), result.model(report.inputs)
-    answers = torch.from_numpy(Runtime(tmp_path / "model.onnx", 1).run(report.inputs.numpy()))
+    answers = torch.from_numpy(Runtime(tmp_path / "model.onnx", 1).run(report.inputs))
     assert not torch.equal(answers, rounded)  # activations are integers in the file alone
     assert float((rounded.argmax(1) == expected.argmax(1)).float().mean()) > 0.97
     assert float((answers.argmax(1) == expected.argmax(1)).float().mean()) > 0.95

@@ -3,7 +3,7 @@ from __future__ import annotations
 import inspect
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,16 +11,27 @@ import easycompress.selection.trees.quantization as quantization_module
 from easycompress.core.errors import BadInput, CannotCompress
 from easycompress.core.profile import Architecture, Family, LayerProfile, ModelProfile
 from easycompress.distillation.settings import Distillation
-from easycompress.lc.settings import EntropyQuantization, LearningCompression, Scheme
+from easycompress.lc.ranks.settings import LowRankLayers
+from easycompress.lc.settings import EntropyQuantization, LearningCompression
+from easycompress.pruning.depth.settings import DepthPruning
 from easycompress.pruning.settings import StructuredPruning
-from easycompress.quantization.settings import StaticInt8
-from easycompress.selection.explain import TREES, explain, rules
+from easycompress.pruning.transformers.settings import TransformerPruning
+from easycompress.quantization.qat_settings import QatInt8
+from easycompress.quantization.settings import DynamicInt8, Float16, StaticInt8, WeightOnly
+from easycompress.selection.explain import explain, rules
 from easycompress.selection.heuristics import Heuristics
-from easycompress.selection.select import FALLBACKS, chooses_codes, select
-from easycompress.selection.walk import leaves
+from easycompress.selection.select import (
+    SPARSITY,
+    WIDTH_FROM,
+    chooses_codes,
+    integers_in_question,
+    select,
+    structures,
+)
+from easycompress.techniques import technique_for
 
 if TYPE_CHECKING:
-    from easycompress.core.plan import Plan
+    from easycompress.core.plan import Action, Plan
 
 TYPES = {"convolutional": "Conv2d", "linear": "Linear", "attention": "MultiheadAttention", "other": "LSTM"}
 
@@ -42,8 +53,9 @@ def model(architecture: Architecture, *families: Family, batch_norm: bool = Fals
 
 
 CNN = model("cnn", *["convolutional"] * 9, "linear", batch_norm=True)
-ATTENTIVE = model("transformer", *["attention"] * 9, "linear")
 TRANSFORMER = model("transformer", *["attention"] * 9, "linear", "linear")
+FEED_FORWARD = model("transformer", "attention", *["linear"] * 9)
+MIXED = model("transformer", *["attention", "linear"] * 5)
 LOGISTIC = model("fnn", "linear")
 
 
@@ -84,28 +96,15 @@ def rules_asked(plan: Plan) -> list[str]:
 def test_size_takes_all_three_steps() -> None:
     plan = select(make())
     assert plan.steps == (
-        StructuredPruning(strategy="convolutional", importance="group-norm"),
+        StructuredPruning(
+            strategy="convolutional", importance="bn-scale", sparsity=SPARSITY, ratios="sensitivity", saves="params"
+        ),
         Distillation(technique="combined"),
         StaticInt8(samples=512),
     )
     assert plan.quick == ()
-    assert rules_asked(plan) == [
-        "L1",
-        "L2",
-        "L4",
-        "L3",
-        "L5",
-        "Q1",
-        "Q2",
-        "Q3",
-        "Q4",
-        "S1",
-        "S2",
-        "S3",
-        "P1",
-        "P2",
-        "P3",
-    ] + [f"D{i}" for i in range(1, 8)]
+    asked = "L1 L2 L4 L3 L5 Q1 Q2 Q4 Q6 Q7 S1 S2 S3 T1 P1 P2 P3 D1 D2 D3 D4 D5 D6 D7"
+    assert rules_asked(plan) == asked.split()
     assert "int8 brings at most 4x of the 10x; pruning must bring about 2.5x: about 37% of the channels" in plan.notes
 
 
@@ -128,8 +127,12 @@ def test_latency_promises_nothing() -> None:
     note = select(make(objective="latency", ratio_needed=4.0)).notes
     assert (
         "how much latency pruning and int8 can save is measured on this machine, not assumed; "
-        "without int8 pruning would have to bring about 4x: about 50% of the channels"
+        "without int8, pruning would have to bring about 4x: about 50% of the channels"
     ) in note
+    assert (
+        "how much latency pruning can save is measured on this machine, not assumed; "
+        "pruning has to bring about 4x: about 50% of the channels"
+    ) in select(make(objective="latency", ratio_needed=4.0, backend="gpu")).notes
     assert (
         "how much latency pruning can save is measured on this machine, not assumed"
         in select(make(objective="latency", ratio_needed=math.inf, backend="gpu")).notes
@@ -161,6 +164,14 @@ def test_a_target_that_int8_reaches_alone() -> None:
     assert kinds(plan) == ["structured-pruning", "distillation", "static-int8"]
 
 
+def test_bits_alone_where_they_reach_the_target() -> None:
+    plan = select(make(LINEAR, ratio_needed=4.5))
+    assert kinds(plan) == ["weight-only"]
+    assert plan.notes == ("4.5x is left to 4-bit storage, which brings at most 6x: nothing has to be pruned",)
+    assert not {rule for rule in rules_asked(plan) if rule[0] in "TPD"}
+    assert kinds(select(make(LINEAR, ratio_needed=3.0))) == ["structured-pruning", "distillation", "weight-only"]
+
+
 def test_the_most_within_the_floor() -> None:
     plan = select(make(objective="compute", ratio_needed=math.inf))
     assert "the most within the floor is sought: how far pruning can go is measured" in plan.notes
@@ -169,53 +180,150 @@ def test_the_most_within_the_floor() -> None:
     assert plan.notes[0].startswith("the least on average, ")
 
 
+def harmful(static: float, dynamic: float | None = None) -> dict[str, Any]:
+    """Return what is known where integers with static, and with dynamic, ranges lose that many points."""
+    tried = [("static-int8", static)] + ([("dynamic-int8", dynamic)] if dynamic is not None else [])
+    return {"integer_losses": tuple(tried)}
+
+
+LINEAR = model("fnn", "linear", "linear")
+
+
 @pytest.mark.parametrize(
-    ("changes", "choice", "note"),
+    ("heuristics", "action"),
     [
-        ({}, "group-norm", "group-norm takes the place of bn-scale, which P3 chose: "),
-        ({"objective": "compute", "ratio_needed": math.inf}, "l1", "l1 takes the place of lamp, which P2 chose: "),
-        (
-            {"profile": TRANSFORMER, "ratio_needed": 5.0},
-            "linear",
-            "linear takes the place of attention, which S3 chose: ",
-        ),
-        (
-            {"profile": ATTENTIVE, "ratio_needed": 5.0},
-            "global",
-            "global takes the place of attention, which S3 chose: ",
-        ),
-        ({}, 512, "static-int8 takes the place of qat-int8, which Q4 chose: "),
-        ({"resources": "limited"}, 512, "static-int8 takes the place of dynamic-int8, which Q5 chose: "),
+        (make(), StaticInt8(samples=512)),
+        (make(**harmful(0.5)), StaticInt8(samples=512)),
+        (make(**harmful(0.51)), QatInt8(samples=512, technique="combined")),
+        (make(**harmful(0.51), labelled=False), QatInt8(samples=512, technique="soft")),
+        (make(**harmful(9.0), resources="limited", epochs_affordable=2.0), StaticInt8(samples=512)),
+        (make(backend="gpu"), Float16()),
+        (make(LINEAR, ratio_needed=4.5), WeightOnly(bits=4, strength=None)),
+        (make(LINEAR, ratio_needed=3.0), WeightOnly(bits=8)),
+        (make(LINEAR, calibration_samples=0), DynamicInt8()),
+        (make(LINEAR, points=1.0), DynamicInt8()),
+        (make(LINEAR, points=3.0), StaticInt8(samples=512)),
+        (make(LINEAR, **harmful(0.3, 0.4)), StaticInt8(samples=512)),
+        (make(LINEAR, **harmful(0.4, 0.3), points=3.0), DynamicInt8()),
+        (make(LINEAR, **harmful(0.3, 0.3)), DynamicInt8()),
+        (make(LINEAR, **harmful(9.0, math.inf), calibration_samples=70), QatInt8(samples=70, technique="soft")),
+        (make(LINEAR, **harmful(9.0, 9.0), resources="limited", epochs_affordable=2.0), DynamicInt8()),
+        (make(LINEAR, **harmful(9.0, 9.0), resources="none", points=3.0, objective="latency"), StaticInt8()),
     ],
 )
-def test_fallbacks_are_told(changes: dict[str, Any], choice: object, note: str) -> None:
-    plan = select(make(**changes))
-    told = [text for text in plan.notes if text.startswith(note)]
-    assert len(told) == 1
-    assert len(told[0]) > len(note)
-    assert any(choice in step.model_dump().values() for step in plan.steps)
+def test_integers(heuristics: Heuristics, action: Action) -> None:
+    plan = select(heuristics)
+    assert plan.steps[-1] == action
+    assert technique_for(action).refuses(heuristics.profile, action) is None
 
 
-def test_no_fallback_no_note() -> None:
-    plan = select(make(resources="limited", points=3.0, profile=model("cnn", *["convolutional"] * 9, "linear")))
-    assert not [note for note in plan.notes if "takes the place" in note]
+def test_integers_of_values_are_trained_on_the_tasks_loss() -> None:
+    single = LINEAR.model_copy(update={"outputs": 1})
+    plan = select(make(single, **harmful(9.0, 9.0), class_scores=False, accuracy_like=False, metric="mse"))
+    assert plan.steps[1:] == (
+        Distillation(technique="combined", outputs="values"),
+        QatInt8(samples=512, technique="hard"),  # values have no softmax, and one output is no choice
+    )
+    assert [technique_for(step).refuses(single, step) for step in plan.steps] == [None, None, None]
 
 
-def test_each_choice_is_carried_out_or_has_a_fallback_that_is() -> None:
-    settings: set[str] = {"none", "static-int8", "entropy-quantization"}
-    settings.update(f"entropy-quantization, then lc {scheme}" for scheme in get_args(Scheme))
-    for kind, names in ((StructuredPruning, ("strategy", "importance")), (Distillation, ("technique",))):
-        for name in names:
-            settings.update(kind.model_json_schema()["properties"][name]["enum"])
-    missing = {leaf for tree in TREES.values() for leaf in leaves(tree)} - settings
-    assert missing == {fallback.choice for fallback in FALLBACKS}
-    assert {choice for fallback in FALLBACKS for choice in fallback.instead} <= settings
-    assert all(fallback.reason for fallback in FALLBACKS)
+@pytest.mark.parametrize(
+    ("heuristics", "action"),
+    [
+        (make(resources="none", ratio_needed=3.0), {"importance": "bn-scale", "sparsity": None, "steps": 1}),
+        (make(resources="limited"), {"importance": "bn-scale", "sparsity": None, "steps": 3}),
+        (make(calibration_samples=0), {"ratios": "global", "saves": "channels"}),
+        (make(objective="compute", ratio_needed=2.0), {"ratios": "sensitivity", "saves": "macs", "round_to": 1}),
+        (make(objective="energy", ratio_needed=2.0), {"saves": "macs", "round_to": 16}),
+        (make(LINEAR), {"strategy": "linear", "importance": "l1"}),
+        (make(objective="compute", ratio_needed=math.inf), {"strategy": "global", "importance": "lamp"}),
+        (make(model("cnn", *["convolutional"] * 9, "linear")), {"importance": "group-norm", "sparsity": None}),
+    ],
+)
+def test_channels(heuristics: Heuristics, action: dict[str, Any]) -> None:
+    chosen = pruning(select(heuristics))
+    assert {name: getattr(chosen, name) for name in action} == action
 
 
-def test_dynamic_int8_is_avoided_for_a_measured_reason() -> None:
-    reason = next(fallback.reason for fallback in FALLBACKS if fallback.choice == "dynamic-int8")
-    assert "0.155 against 0.058 ms on LeNet5" in reason
+@pytest.mark.parametrize(
+    ("profile", "ratio", "part"),
+    [(TRANSFORMER, 6.0, "attention"), (FEED_FORWARD, 6.0, "feed-forward"), (MIXED, 7.9, "both")],
+)
+def test_transformers_lose_heads_and_neurons(profile: ModelProfile, ratio: float, part: str) -> None:
+    heuristics = make(profile, ratio_needed=ratio)
+    assert select(heuristics).steps[0] == TransformerPruning.model_validate({"part": part, "importance": "taylor"})
+    blind = select(heuristics.model_copy(update={"train_samples": 0, "ratio_needed": 3.5}))
+    assert isinstance(blind.steps[0], TransformerPruning)
+    assert (blind.steps[0].importance, blind.steps[0].steps) == ("norm", 1)
+
+
+@pytest.mark.parametrize("objective", ["compute", "energy", "latency"])
+def test_low_rank_where_it_loses_less(objective: str) -> None:
+    losses = (("channels", 0.4), ("ranks", 0.3))
+    plan = select(make(objective=objective, ratio_needed=2.0, structure_losses=losses))
+    gain, width = ("latency", 16) if objective == "latency" else ("compute", 1)
+    assert plan.steps[0] == LowRankLayers.model_validate({"gain": gain, "round_to": width})
+    assert kinds(plan)[1] == "distillation"
+    assert "P1" not in rules_asked(plan)  # nothing ranks channels
+    equal = select(make(objective=objective, ratio_needed=2.0, structure_losses=(("channels", 0.3), ("ranks", 0.3))))
+    assert pruning(equal).strength is None
+    note = "nothing but low rank lowers compute here: it must bring about 2x"
+    assert (note in plan.notes) is (objective == "compute")
+
+
+def test_blocks_go_before_widths_where_time_counts() -> None:
+    plan = select(make(objective="latency", ratio_needed=3.0, blocks=7, structure_losses=(("ranks", 0.1),)))
+    depth, narrower = plan.steps[:2]
+    assert isinstance(depth, DepthPruning)
+    assert isinstance(narrower, StructuredPruning)
+    assert (narrower.start, narrower.round_to) == (WIDTH_FROM, 16)
+    assert (depth.blocks(1.0, 7), depth.blocks(WIDTH_FROM, 7)) == (4, 2)
+    assert "T2" not in rules_asked(plan)
+    assert not any(isinstance(step, DepthPruning) for step in select(make(objective="energy", blocks=7)).steps)
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"objective": "compute"}, {"channels", "ranks"}),
+        ({"objective": "energy"}, {"channels", "ranks"}),
+        ({"objective": "latency"}, {"channels", "ranks"}),
+        ({"objective": "latency", "blocks": 3}, set()),
+        ({"objective": "size"}, set()),
+        ({"objective": "compute", "profile": LOGISTIC}, set()),
+    ],
+)
+def test_what_is_worth_comparing(changes: dict[str, Any], names: set[str]) -> None:
+    heuristics = make(ratio_needed=2.0, **changes)
+    compared = structures(heuristics)
+    assert set(compared) == names
+    for name, action in compared.items():
+        losses = tuple((other, float(other != name)) for other in compared)
+        assert action in select(heuristics.model_copy(update={"structure_losses": losses})).steps
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({}, {"static-int8"}),
+        ({"objective": "latency"}, {"static-int8"}),
+        ({"resources": "limited", "epochs_affordable": 2.0}, set()),  # either way static
+        ({"profile": LINEAR}, {"static-int8", "dynamic-int8"}),
+        ({"profile": LINEAR, "resources": "limited", "epochs_affordable": 2.0}, {"static-int8", "dynamic-int8"}),
+        ({"calibration_samples": 0}, set()),
+        ({"objective": "compute"}, set()),
+        ({"backend": "gpu"}, set()),
+        ({"ratio_needed": 40.0}, set()),  # codes
+        ({"profile": LINEAR, "ratio_needed": 4.5}, set()),  # 4 bits
+    ],
+)
+def test_integers_are_tried_where_the_answer_matters(changes: dict[str, Any], names: set[str]) -> None:
+    heuristics = make(**changes)
+    kinds = {"static-int8": StaticInt8(samples=512), "dynamic-int8": DynamicInt8()}
+    assert integers_in_question(heuristics) == {name: kinds[name] for name in kinds if name in names}
+    losses = ((0.0, 99.0), (99.0, 0.0), (99.0, 99.0))
+    plans = {select(heuristics.model_copy(update=harmful(*loss))).steps for loss in losses}
+    assert (len(plans) > 1) is bool(names)
 
 
 @pytest.mark.parametrize(
@@ -308,8 +416,8 @@ def test_the_bits_that_are_needed_are_told() -> None:
 
 def test_a_model_of_one_layer_is_left_to_int8() -> None:
     plan = select(make(LOGISTIC, ratio_needed=3.0))
-    assert kinds(plan) == ["static-int8"]
-    assert "3x is left to int8, which brings at most 4x, and no layer can be pruned" in plan.notes
+    assert plan.steps == (WeightOnly(bits=8),)
+    assert "3x is left to 8-bit storage, which brings at most 3.7x, and no layer can be pruned" in plan.notes
     plan = select(make(LOGISTIC, ratio_needed=10.0))
     assert "10x is out of reach: int8 alone brings at most 4x, and no layer can be pruned" in plan.notes
     plan = select(make(LOGISTIC, objective="latency"))
@@ -318,7 +426,10 @@ def test_a_model_of_one_layer_is_left_to_int8() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
-    [({"objective": "compute"}, "objective compute"), ({"backend": "gpu"}, "backend gpu")],
+    [
+        ({"objective": "compute"}, "objective compute"),
+        ({"backend": "gpu", "objective": "latency"}, "backend gpu and objective latency"),
+    ],
 )
 def test_one_layer_and_no_int8_is_refused(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(CannotCompress) as refusal:
@@ -365,25 +476,28 @@ def test_explain_points_to_the_function(name: str) -> None:
 
 
 def test_explain_tells_where_answers_lead() -> None:
-    lines = explain("q5").splitlines()
-    line = inspect.getsourcelines(quantization_module.Q5.ask)[1]
+    lines = explain("q9").splitlines()
+    line = inspect.getsourcelines(quantization_module.Q9.ask)[1]
     assert lines == [
-        "Q5 (quantization)",
+        "Q9 (quantization)",
         "question   Is a generous drop permitted?",
         "threshold  more than 2 points (GENEROUS_POINTS)",
         "source     EasyCompress thesis, section 4.2.4 and figure 9",
         f"code       easycompress/selection/trees/quantization.py:{line}",
         "yes -> static-int8",
-        "no -> dynamic-int8 (carried out as static-int8)",
+        "no -> dynamic-int8",
     ]
-    assert (
-        "no -> linear or convolutional or attention (carried out as linear, else global)" in explain("S5").splitlines()
-    )
+    assert "no -> linear or convolutional or attention" in explain("S5").splitlines()
+    assert "not tried -> Q9" in explain("Q10").splitlines()
+    assert "no -> Q8" in explain("Q7").splitlines()
 
 
 def test_explain_unknown_rule() -> None:
     with pytest.raises(BadInput) as refusal:
         explain("P9")
-    assert str(refusal.value) == "explain P9: unknown rule; did you mean P1, P2, P3? `easycompress explain` lists all"
-    with pytest.raises(BadInput, match="did you mean S1, S2, S3, S4, S5, P1"):
-        explain("nonsense")
+    assert str(refusal.value) == (
+        "explain P9: unknown rule; did you mean P1, P2, P3, P4? `easycompress explain` lists all"
+    )
+    for name in ("nonsense", ""):
+        with pytest.raises(BadInput, match=r"did you mean S1, T1, P1, D1, Q1, L1\?"):
+            explain(name)

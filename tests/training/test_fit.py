@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from easycompress.core.inputs import Bundle
 from easycompress.core.progress import Silent
+from easycompress.core.task import Split
 from easycompress.training import fit as training
 from easycompress.training.checkpoint import load_tensors, save_tensors
 from easycompress.training.fit import History, Hooks, Schedule, fit
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from easycompress.core.task import Split
+    from easycompress.core.inputs import Inputs
     from easycompress.training.terms import Term
 
 HARD = Labels(functional.cross_entropy)
@@ -171,16 +173,18 @@ def test_time_ends_training() -> None:
     assert [row["seconds"] for row in history.epochs] == seconds
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(("optimizer", "momentum"), [("sgd", 0.0), ("sgd", 0.9), ("adamw", 0.9)])
 @pytest.mark.parametrize("augment", [None, noisy])
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_resuming_gives_the_weights_of_an_uninterrupted_run(
     tmp_path: Path,
+    optimizer: Literal["sgd", "adamw"],
     momentum: float,
     augment: Callable[[Tensor], Tensor] | None,
     channels_last: bool,  # noqa: FBT001 - a case
 ) -> None:
-    schedule = Schedule(epochs=4, lr=0.05, batch=64, samples=200, momentum=momentum, seed=5)
+    lr = 0.05 if optimizer == "sgd" else 0.005
+    schedule = Schedule(4, lr, batch=64, samples=200, optimizer=optimizer, momentum=momentum, seed=5)
     speed = nets.SPEED.model_copy(update={"channels_last": channels_last})
     split = nets.digits().train
     whole, halves = nets.make(Dropped), nets.make(Dropped)
@@ -205,6 +209,31 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(
     final = Watched([*scores, 50.0])
     fit(nets.make(Dropped), split, HARD, schedule, speed, Hooks(final, augment=augment), None)
     assert nets.same_state(last.seen[1], final.seen[3])  # not only the best epoch: the last one too
+
+
+def test_adamw_makes_the_steps_that_torch_documents() -> None:
+    """p <- p - rate (m / (sqrt(v) + eps) + decay p): at the first step the gradient's size doesn't matter."""
+    model = nets.make(nets.Mlp)
+    before = nets.state(model)
+    schedule = Schedule(1, 0.01, shape="flat", optimizer="adamw", batch=900, weight_decay=0.1)
+    run(model, Hooks(None), schedule, split=nets.digits().train)
+    change = before["output.bias"] * (1 - 0.01 * 0.1) - model.get_parameter("output.bias").detach()
+    torch.testing.assert_close(change.abs(), torch.full_like(change, 0.01), rtol=1e-3, atol=0)
+
+
+def test_training_takes_inputs_of_several_tensors() -> None:
+    data = Bundle((torch.randint(nets.WORDS, (64, 4)), torch.randn(64, 6)))
+    split = Split(data, data.tensors[0][:, 0] % nets.CLASSES)
+    model = nets.make(nets.Pair)
+    seen: list[Inputs] = []
+
+    def term(outputs: Tensor, targets: Tensor | None, inputs: Inputs, places: Tensor) -> Tensor:
+        seen.append(inputs)
+        return HARD(outputs, targets, inputs, places)
+
+    history = run(model, Hooks(None), Schedule(30, 0.01, optimizer="adamw", batch=32), term=term, split=split)
+    assert history.epochs[-1]["loss"] < history.epochs[0]["loss"] / 2
+    assert all(isinstance(batch, Bundle) and batch.tensors[0].dtype == torch.int64 for batch in seen)
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:

@@ -33,9 +33,24 @@ def test_a_net_without_convolutions_is_not_tried_channels_last(monkeypatch: pyte
 
     monkeypatch.setattr(speeds, "_seconds_per_step", timed)
     tune(nets.make(nets.Mlp), nets.digits().train, 64)
-    assert not any(speed.channels_last or speed.bfloat16 for speed in tried)
+    assert not any(speed.channels_last for speed in tried)
     tune(nets.make(nets.LeNet), nets.digits().train, 64)
     assert any(speed.channels_last for speed in tried)
+
+
+@pytest.mark.parametrize(("seconds", "chosen"), [(0.5, True), (0.95, False)])
+@pytest.mark.parametrize("has", [True, False])
+def test_linear_layers_train_in_bfloat16_where_that_is_clearly_faster(
+    monkeypatch: pytest.MonkeyPatch,
+    has: bool,  # noqa: FBT001 - a case
+    seconds: float,
+    chosen: bool,  # noqa: FBT001 - a case
+) -> None:
+    monkeypatch.setattr(speeds, "has_bfloat16", lambda: has)
+    monkeypatch.setattr(speeds, "_seconds_per_step", lambda _m, _i, _b, s: seconds if s.bfloat16 else 1.0)
+    speed = tune(nets.make(nets.Mlp), nets.digits().train, 64)
+    assert speed.bfloat16 is (has and chosen)
+    assert not speed.channels_last
 
 
 @pytest.mark.parametrize(("seconds", "chosen"), [(0.5, True), (0.95, False), (1.5, False)])

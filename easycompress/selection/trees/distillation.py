@@ -48,7 +48,7 @@ def _simple(heuristics: Heuristics) -> Answer:
 
 def _robust(heuristics: Heuristics) -> Answer:
     ratio = split(heuristics).pruning
-    return "yes" if ratio < ROBUST_RATIO else "no", f"pruning must bring about {ratio:.3g}x"
+    return "yes" if ratio < ROBUST_RATIO else "no", f"the change of its structure must bring about {ratio:.3g}x"
 
 
 def _class_scores(heuristics: Heuristics) -> Answer:
@@ -71,7 +71,7 @@ D2 = Rule(
     "Are the outputs the scores of classes?",
     _class_scores,
     "none: the loss is the cross-entropy of logits",
-    "ours: the thesis distils classifiers only; other outputs are taught by the task's own loss",
+    "ours: the thesis distils classifiers only; values are imitated by their squared error, beside the task's loss",
 )
 D3 = Rule(
     "D3",
@@ -129,6 +129,6 @@ DISTILLATION = Ask(
     D1,
     {
         "no": Leaf("none"),
-        "yes": Ask(D2, {"no": Leaf("hard"), "yes": _TAUGHT}),
+        "yes": Ask(D2, {"no": Ask(D3, {"no": Leaf("soft"), "yes": Leaf("combined")}), "yes": _TAUGHT}),
     },
 )

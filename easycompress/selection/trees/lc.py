@@ -48,7 +48,7 @@ def _least_loss(heuristics: Heuristics) -> Answer:
     if not losses:
         return "entropy", "no candidate was tried, or none became that small"
     best = min(losses, key=lambda scheme: losses[scheme])
-    return best, "loss " + ", ".join(f"{scheme} {loss:.3g}" for scheme, loss in losses.items())
+    return best, "loss: " + ", ".join(f"{scheme} {loss:.3g}" for scheme, loss in losses.items())
 
 
 _PAPERS = "Idelbayev and Carreira-Perpinan: lean nets are best quantized, with corrections; the threshold is ours"

@@ -28,6 +28,10 @@ def _batch_norm(heuristics: Heuristics) -> Answer:
     return "no", "there is no batch normalisation"
 
 
+def _data(heuristics: Heuristics) -> Answer:
+    return "yes" if heuristics.train_samples else "no", f"{heuristics.train_samples} training samples"
+
+
 P1 = Rule(
     "P1",
     "Is the model a transformer?",
@@ -51,10 +55,19 @@ P3 = Rule(
     "batch normalisation there are none, and its code takes the group norm",
 )
 
+P4 = Rule(
+    "P4",
+    "Is there data to measure gradients on?",
+    _data,
+    "none: at least one training sample",
+    "ours: the thesis takes group norms; a gradient tells heads apart whose weights are of one size (Molchanov et al., "
+    "CVPR 2019)",
+)
+
 PRUNING = Ask(
     P1,
     {
-        "yes": Leaf("group-norm"),
+        "yes": Ask(P4, {"yes": Leaf("taylor"), "no": Leaf("group-norm")}),
         "no": Ask(
             P2,
             {

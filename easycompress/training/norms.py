@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from easycompress.core.inputs import call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from easycompress.core.inputs import Inputs
+
 BATCH = 128
 
 
-def reestimate(model: nn.Module, inputs: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> None:
+def reestimate(model: nn.Module, inputs: Inputs, augment: Callable[[Inputs], Inputs] | None = None) -> None:
     """Set every batch norm's running mean and variance to their averages over `inputs` (N, ...), in place.
 
     `augment` is what training does to its inputs. A model without batch norm isn't run, and a norm that the model
@@ -33,8 +37,9 @@ def reestimate(model: nn.Module, inputs: Tensor, augment: Callable[[Tensor], Ten
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         # Batches of one size, as each counts alike; none of a single sample, which has no variance.
-        for batch in torch.tensor_split(inputs, -(-len(inputs) // BATCH)):
-            model(batch if augment is None else augment(batch))
+        for places in torch.tensor_split(torch.arange(len(inputs)), -(-len(inputs) // BATCH)):
+            batch = inputs[places]
+            call(model, batch if augment is None else augment(batch))
     for norm, momentum, state in zip(norms, momenta, states, strict=True):
         if not norm.num_batches_tracked:
             norm.load_state_dict(state)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from easycompress.lc.norms import reestimate
+from easycompress.training.norms import reestimate
 
 
 def test_statistics_are_those_of_the_inputs() -> None:

@@ -1,0 +1,236 @@
+"""Which models can be compressed: a row a model, a column a stage.
+
+Each model of `benchmarks.coverage_rows`, with random weights, in a process of its own: half of its parameters pruned,
+run in PyTorch, exported to ONNX, compared with ONNX Runtime, quantized to int8, run again. `ok`, or in one line why
+not: `explained` is what the command line would end with exit code 3 for, anything else a failure. Resumable.
+
+Seconds are of the processor, one thread, imports included: the limit means the same on a busy machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import dataclasses
+import json
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import torch
+
+from benchmarks.coverage_rows import inputs_of, make, names, parameters
+from easycompress.artifact.write import write_model
+from easycompress.core.errors import CannotCompress, one_line
+from easycompress.core.inputs import answer
+from easycompress.core.progress import Silent
+from easycompress.core.task import Split, Splits, Task
+from easycompress.measure.profile import profile
+from easycompress.measure.runtime import Runtime
+from easycompress.metrics import LOSSES, METRICS
+from easycompress.pruning.graph import PruningGraph
+from easycompress.pruning.settings import StructuredPruning
+from easycompress.pruning.technique import StructuredPruner
+from easycompress.pruning.transformers.settings import TransformerPruning
+from easycompress.pruning.transformers.technique import TransformerPruner
+from easycompress.quantization.settings import StaticInt8
+from easycompress.quantization.technique import StaticQuantizer
+from easycompress.technique import Context
+
+if TYPE_CHECKING:
+    from torch import nn
+
+STAGES = ("pruned", "runs", "exported", "agrees", "int8", "int8 runs")
+HALF = 0.5
+LARGEST = 300_000_000
+SECONDS, SECONDS_A_MILLION = 60.0, 1.0
+IDLE = 15
+"""Wall time of a row, over its limit in processor time, after which it waits for something that won't come."""
+TOLERANCE = 1e-3
+"""Largest difference between PyTorch and ONNX Runtime, relative to the largest output."""
+STEPS = 8
+RESULTS = Path("benchmarks/results/coverage.json")
+
+
+def context_of(name: str, model: nn.Module, size: int) -> Context:
+    """Return a context without training on a handful of random samples."""
+    inputs = inputs_of(name, 8, size)
+    with torch.no_grad():
+        targets = answer(model, inputs).argmax(-1)
+    split = Split(inputs, targets)
+    loss = LOSSES["cross-entropy"] if targets.dim() == 1 else LOSSES["mse"]
+    task = Task(model, Splits(split, split, split, split), inputs[:2], METRICS["accuracy"], loss)
+    # What is asked of the profile here is read from the modules; a graph would only add operations.
+    facts = profile(
+        model, onnx.ModelProto(), tuple(inputs[:1].shape[1:]) if isinstance(inputs, torch.Tensor) else (), 1
+    )
+    return Context(task, facts, 0, Silent())
+
+
+def halved(model: nn.Module, context: Context) -> tuple[nn.Module, str, float]:
+    """Return the model at half of its parameters or fewer, how it was traced, and the share that is left.
+
+    The strength is found by bisection. Raises CannotCompress where even the largest strength leaves more.
+    """
+    total = sum(p.numel() for p in model.parameters())
+    pruner: Any = StructuredPruner()
+    action: Any = StructuredPruning(strength=1.0)
+    traced = ""
+    if context.profile.architecture == "transformer":
+        other = TransformerPruning(importance="norm", uniform=False, strength=1.0)
+        with contextlib.suppress(CannotCompress):  # its blocks aren't understood: as any other model then
+            TransformerPruner().apply(copy.deepcopy(model), other, context)
+            pruner, action, traced = TransformerPruner(), other, "layout"
+    traced = traced or PruningGraph(copy.deepcopy(model), context.task.example).tracer
+    low, high, best, left = 0.0, 1.0, None, 1.0
+    strength = 0.5 if traced != "layout" else 0.75
+    for _ in range(STEPS):
+        tried = pruner.apply(copy.deepcopy(model), action.model_copy(update={"strength": strength}), context).model
+        share = sum(p.numel() for p in tried.parameters()) / total
+        if share <= HALF:
+            best, left, high = tried, share, strength
+            if share > HALF - 0.03:
+                break
+        else:
+            low = strength
+        strength = 1.0 if best is None and low > 0.9 and strength < 1.0 else (low + high) / 2
+        if low == 1.0:
+            break
+    if best is None:
+        raise CannotCompress(f"{pruner.name}: everything that may go leaves {share:.0%} of the parameters")
+    return best, traced, left
+
+
+def row(name: str) -> dict[str, Any]:
+    """Run every stage of one model; stop at the first that isn't ok."""
+    torch.set_num_threads(1)
+    model, size = make(name)
+    result: dict[str, Any] = {"name": name, "size": size, "params": sum(p.numel() for p in model.parameters())}
+    result |= {"traced": "", "left": 1.0, "stages": {}}
+    stage = STAGES[0]
+    try:
+        context = context_of(name, model, size)
+        model, result["traced"], result["left"] = halved(model, context)
+        result["stages"][stage] = "ok"
+        stage = "runs"
+        inputs = inputs_of(name, 4, size, seed=1)
+        with torch.no_grad():
+            expected = answer(model, inputs).numpy()
+        if not np.isfinite(expected).all():
+            raise ValueError("outputs aren't finite")  # noqa: TRY301 - told as any other failure
+        result["stages"][stage] = "ok"
+        with tempfile.TemporaryDirectory() as folder:
+            for stage in STAGES[2:]:
+                result["stages"][stage] = _stage(stage, model, context, inputs, expected, Path(folder))
+    except CannotCompress as error:
+        result["stages"][stage] = f"explained: {error}"
+    except Exception as error:  # noqa: BLE001 - the table is there to show it
+        result["stages"][stage] = f"failed: {type(error).__name__}: {one_line(error, 200)}"
+    result["seconds"] = time.process_time()
+    return result
+
+
+def _stage(stage: str, model: nn.Module, context: Context, inputs: Any, expected: Any, folder: Path) -> str:  # noqa: ANN401 - tensors or bundles
+    plain, whole = folder / "float.onnx", folder / "int8.onnx"
+    if stage == "exported":
+        write_model(model, context.task.example, plain)
+    elif stage == "agrees":
+        found = Runtime(plain, 1).run(inputs)
+        scale = float(np.abs(expected).max()) or 1.0
+        difference = float(np.abs(found - expected).max()) / scale
+        if found.shape != expected.shape or not difference <= TOLERANCE:
+            return f"failed: off by {difference:.2g} of the largest output"
+    elif stage == "int8":
+        pruned = dataclasses.replace(context.task, model=model)
+        applied = StaticQuantizer().apply(model, StaticInt8(samples=8), dataclasses.replace(context, task=pruned))
+        assert applied.file_pass is not None
+        write_model(applied.model, context.task.example, whole, [applied.file_pass], applied.codes)
+    else:
+        found = Runtime(whole, 1).run(inputs)
+        if found.shape != expected.shape or not np.isfinite(found).all():
+            return "failed: the int8 file's outputs aren't finite numbers of the same shape"
+    return "ok"
+
+
+def run_row(name: str) -> dict[str, Any]:
+    """Run one row in a process of its own, within its time."""
+    known = parameters(name)
+    result: dict[str, Any] = {"name": name, "params": known, "traced": "", "left": 1.0, "seconds": 0.0}
+    if known > LARGEST:
+        return result | {"stages": {STAGES[0]: f"skipped: over {LARGEST // 1_000_000} million parameters"}}
+    limit = SECONDS + SECONDS_A_MILLION * known / 1e6
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit)))
+
+    command = [sys.executable, "-m", "benchmarks.coverage", "--row", name]
+    begin = time.perf_counter()
+    try:
+        done = subprocess.run(  # noqa: S603 - itself
+            command,
+            capture_output=True,
+            text=True,
+            timeout=IDLE * limit,
+            check=False,
+            preexec_fn=limited,
+        )
+    except subprocess.TimeoutExpired:
+        return result | {"stages": {STAGES[0]: f"failed: hangs, not done after {IDLE * limit:.0f} s"}, "seconds": limit}
+    if done.returncode in (-signal.SIGKILL, -signal.SIGXCPU):
+        return result | {"stages": {STAGES[0]: f"failed: not done after {limit:.0f} s"}, "seconds": limit}
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        result |= {"seconds": time.perf_counter() - begin}
+        return result | {"stages": {STAGES[0]: f"failed: exit code {done.returncode}: {reason[:200]}"}}
+    made: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return made
+
+
+def line(result: dict[str, Any]) -> str:
+    """Return a row of the table."""
+    stages = [result["stages"].get(stage, "") for stage in STAGES]
+    cells = "  ".join(
+        f"{'ok' if s == 'ok' else '-' if not s else s.split(':')[0]:>{len(n)}}"
+        for s, n in zip(stages, STAGES, strict=True)
+    )
+    reason = next((s for s in stages if s not in ("ok", "")), "")
+    facts = f"{result['name']:20} {result['params'] / 1e6:7.2f} M {result['left']:5.0%} {result['traced']:13}"
+    return f"{facts} {result['seconds']:6.1f} s  {cells}  {reason}".rstrip()
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", help="these models")
+    parser.add_argument("--again", action="store_true", help="run rows that are there already")
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    if options.row:
+        print(json.dumps(row(options.row)))
+        return
+    results: dict[str, Any] = json.loads(options.json.read_text()) if options.json.exists() else {}
+    wanted = options.only or sorted(names(), key=parameters)
+    print(f"{'model':20} {'parameters':9} {'left':>5} {'traced':13} {'time':>8}  {'  '.join(STAGES)}")
+    for name in wanted:
+        if options.again or name not in results:
+            results[name] = run_row(name)
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(results, indent=2) + "\n")
+        print(line(results[name]), flush=True)
+    shown = [results[name]["stages"] for name in wanted]
+    good = sum(all(stages.get(stage) == "ok" for stage in STAGES) for stages in shown)
+    said = sum(any(str(s).startswith(("explained", "skipped")) for s in stages.values()) for stages in shown)
+    print(f"{good} of {len(shown)} work, {said} explained or skipped, {len(shown) - good - said} fail")
+
+
+if __name__ == "__main__":
+    main()

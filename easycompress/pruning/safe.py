@@ -1,0 +1,179 @@
+"""Dependencies from a trace of one run, behind the interface of torch-pruning's graph.
+
+torch-pruning follows gradients and guesses what operators did to the channels; on windows that are rolled, on heads and
+on shuffled channels it guesses wrong, fails, or doesn't come back. Here only channels go of which the trace knows every
+place where they are read, and each group is tried on a copy before it is offered.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+import torch_pruning as tp
+from torch import nn
+from torch_pruning._helpers import GroupItem
+from torch_pruning.dependency import Dependency, Group
+from torch_pruning.dependency.node import Node
+
+from easycompress.core.inputs import answer
+from easycompress.pruning.tracing import CONVOLUTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from easycompress.core.inputs import Inputs
+    from easycompress.pruning.tracing import Slot, Trace
+
+
+class SafeDependencies(tp.DependencyGraph):  # type: ignore[misc]  # torch-pruning is untyped
+    """Which channels of a model can be removed, and where; `forbidden` are roots that turned out not to."""
+
+    def __init__(self, model: nn.Module, slots: list[Slot], families: tuple[Any, Any]) -> None:
+        super().__init__()
+        self.model = model
+        self.slots = slots
+        self.family, self.free = families
+        self.forbidden: frozenset[str] = frozenset()
+        self._module2name = {module: name for name, module in model.named_modules()}
+        self.nodes: dict[str, Node] = {}
+        self.module2node: dict[Any, Node] = {}
+        self._param_to_name: dict[nn.Parameter, str] = {}
+        for slot in self.slots:
+            if slot.owner in self.nodes:
+                continue
+            target = model.get_parameter(slot.owner) if slot.side == "parameter" else model.get_submodule(slot.owner)
+            node = Node(target, None, slot.owner)
+            node.outputs = [node]  # read by something, whatever it is: what reaches the output isn't free
+            self.nodes[slot.owner] = self.module2node[target] = node
+            if isinstance(target, nn.Parameter):
+                self._param_to_name[target] = slot.owner
+
+    def copied(self) -> SafeDependencies:
+        """Return the same of a copy of the model."""
+        slots = [replace(slot) for slot in self.slots]
+        return SafeDependencies(copy.deepcopy(self.model), slots, (self.family, self.free))
+
+    def roots(self) -> list[str]:
+        """Return the layers whose output channels can be removed, each group once, in the order in which they ran."""
+        open_ = self.free.copy()
+        found = []
+        for slot in self.slots:
+            families = self.family[slot.atoms]
+            if slot.side == "out" and slot.owner not in self.forbidden and open_[families].all():
+                found.append(slot.owner)
+                open_[families] = False
+        return found
+
+    def get_all_groups(
+        self,
+        ignored_layers: Sequence[nn.Module] = (),  # noqa: ARG002 - the interface
+        root_module_types: Sequence[type[nn.Module]] = (*CONVOLUTIONS, nn.Linear),
+    ) -> Iterator[Group]:
+        """Yield every group with all of its channels."""
+        for root in self.roots():
+            module: nn.Module = self.nodes[root].module
+            if isinstance(module, tuple(root_module_types)):
+                pruner = self.get_pruner_of_module(module)
+                yield self.get_pruning_group(module, pruner.prune_out_channels, range(pruner.get_out_channels(module)))
+
+    def get_pruning_group(self, module: nn.Module, pruning_fn: Any, idxs: Sequence[int]) -> Group:  # noqa: ANN401, ARG002 - the interface
+        """Return what goes with the output channels `idxs` of a layer: the layer first, each with its own places."""
+        root = self._module2name[module]
+        own = next(slot for slot in self.slots if slot.owner == root and slot.side in ("out", "both"))
+        place_of = np.full(len(self.free), -1)
+        place_of[self.family[own.atoms[list(idxs)]]] = list(idxs)
+        group = _SafeGroup(self)
+        for slot in sorted(self.slots, key=lambda slot: slot is not own):  # stable: the root first, then as they ran
+            places = place_of[self.family[slot.atoms]]
+            gone = np.flatnonzero(places >= 0)
+            if len(gone):
+                node = self.nodes[slot.owner]
+                handler = self._handler(slot, node.module)
+                item = GroupItem(_Dependency(handler, handler, node, node, slot), gone.tolist())
+                item.root_idxs = places[gone].tolist()
+                group.items.append(item)
+        return group
+
+    def _handler(self, slot: Slot, target: Any) -> Any:  # noqa: ANN401 - torch-pruning is untyped
+        pruner = self.get_pruner_of_module(target)
+        return pruner.prune_in_channels if slot.side == "in" else pruner.prune_out_channels
+
+
+class _Dependency(Dependency):  # type: ignore[misc]  # torch-pruning is untyped
+    def __init__(self, trigger: Any, handler: Any, source: Node, target: Node, slot: Slot) -> None:  # noqa: ANN401 - the interface
+        super().__init__(trigger, handler, source, target)
+        self.slot = slot
+
+    def __call__(self, idxs: list[int]) -> Any:  # noqa: ANN401 - the interface
+        self.target.pruning_dim = self.slot.dim
+        return super().__call__(idxs)
+
+
+class _SafeGroup(Group):  # type: ignore[misc]  # torch-pruning is untyped
+    def __init__(self, graph: SafeDependencies) -> None:
+        super().__init__()
+        self._DG = graph
+
+    def prune(self, idxs: list[int] | None = None, record_history: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 - the interface
+        """Remove the channels from the layers, and from what is known about them."""
+        super().prune(record_history=False)
+        for dep, gone in self.items:
+            dep.slot.atoms = np.delete(dep.slot.atoms, gone)
+
+
+TRIED: WeakKeyDictionary[nn.Module, dict[str, frozenset[str]]] = WeakKeyDictionary()
+"""Which roots failed, by model and structure: a pruning in steps traces the same model again and again."""
+
+
+def safe_dependencies(model: nn.Module, example: Inputs, found: Trace) -> SafeDependencies:
+    """Return the dependencies of `model` that a trace `found`, each group tried.
+
+    A forward may still fix a width by a number of its own (a reshape to heads): such groups fail on a copy, are found
+    by halving, and stay.
+    """
+    graph = SafeDependencies(model, found.slots, found.families())
+    known = TRIED.setdefault(model, {})
+    structure = repr([(slot.owner, slot.side, len(slot.atoms)) for slot in graph.slots])
+    if structure not in known:
+        with torch.no_grad():
+            shape = answer(model, example).shape
+        known[structure] = frozenset(_failing(graph, graph.roots(), example, shape))
+    graph.forbidden = known[structure]
+    return graph
+
+
+def _failing(graph: SafeDependencies, roots: list[str], example: Inputs, shape: torch.Size) -> list[str]:
+    """Return the roots without which everything runs: by halves, where all at once don't."""
+    if not roots or _runs(graph, roots, example, shape):
+        return []
+    if len(roots) == 1:
+        return roots
+    half = len(roots) // 2
+    failing = _failing(graph, roots[:half], example, shape) + _failing(graph, roots[half:], example, shape)
+    rest = [root for root in roots if root not in failing]
+    return failing if _runs(graph, rest, example, shape) else roots
+
+
+def _runs(graph: SafeDependencies, roots: list[str], example: Inputs, shape: torch.Size) -> bool:
+    """Tell whether a copy runs with one channel less in each group, and with about half of them."""
+    trial = graph.copied()
+    for share in (0.0, 0.5):
+        for root in roots:
+            module = trial.nodes[root].module
+            pruner = trial.get_pruner_of_module(module)
+            width = pruner.get_out_channels(module)
+            group = trial.get_pruning_group(module, pruner.prune_out_channels, range(max(1, int(share * width))))
+            if width > 1 and trial.check_pruning_group(group):
+                group.prune()
+        try:
+            with torch.no_grad():
+                if answer(trial.model, example).shape != shape:
+                    return False
+        except Exception:  # noqa: BLE001 - whatever a forward runs into when a width changes
+            return False
+    return True

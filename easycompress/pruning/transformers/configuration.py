@@ -1,0 +1,106 @@
+"""What a model's own configuration can say about its heads and feed-forward widths. Knows no library by name.
+
+A model with `config` and `save_pretrained` is built from its configuration: whether a changed configuration describes
+the pruned model is found by building that model without memory (device meta) and comparing shapes.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from easycompress.pruning.transformers.surgery import groups_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import nn
+
+    from easycompress.pruning.transformers.blocks import Block
+
+FEED_FORWARD = ("intermediate_size", "d_ff", "hidden_dim", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim", "n_inner")
+HEADS = ("num_attention_heads", "num_heads", "n_heads", "n_head", "encoder_attention_heads", "decoder_attention_heads")
+GROUPS = ("num_key_value_heads",)
+HEAD_SIZES = ("d_kv", "head_dim")
+
+
+def configured(model: nn.Module) -> tuple[str, nn.Module] | None:
+    """Return the outermost module that a configuration describes, with its path, None where there is none."""
+    for name, module in model.named_modules():
+        if hasattr(getattr(module, "config", None), "to_dict") and hasattr(module, "save_pretrained"):
+            return name, module
+    return None
+
+
+def feed_forward_changes(config: object, old: int, new: int) -> dict[str, int]:
+    """Return the settings that say a feed-forward width; empty where none does."""
+    found = {name: new for name in FEED_FORWARD if getattr(config, name, None) == old}
+    if not found and getattr(config, "n_inner", 0) is None:  # GPT-2: unset is four times the width
+        found = {"n_inner": new}
+    return found
+
+
+def head_changes(config: object, block: Block, heads: int, groups: int) -> dict[str, int]:
+    """Return the settings that say the numbers of heads and key-value heads at the head size there is."""
+    found = {name: heads for name in HEADS if getattr(config, name, None) == block.units}
+    found |= {name: groups for name in GROUPS if getattr(config, name, None) == block.groups}
+    size = block.outputs[0].width
+    if not any(name == "d_kv" and getattr(config, name, None) == size for name in HEAD_SIZES):
+        found["head_dim"] = size
+    return found
+
+
+def change(model: nn.Module, settings: Mapping[str, int]) -> None:
+    """Put settings into every copy of the configuration that the configured part of the model holds."""
+    found = configured(model)
+    if found is None or not settings:
+        return
+    root = found[1]
+    kind = type(root.config)
+    for config in {id(c): c for m in root.modules() if isinstance(c := getattr(m, "config", None), kind)}.values():
+        for name, value in settings.items():
+            setattr(config, name, value)
+
+
+def accepts(config: Any, settings: Mapping[str, int]) -> bool:  # noqa: ANN401 - a class of the model's library
+    """Tell whether the configuration's own checks let the settings pass."""
+    try:
+        _changed(config, settings)
+    except Exception:  # noqa: BLE001 - whatever the library raises, it means no
+        return False
+    return True
+
+
+def describes(model: nn.Module, settings: Mapping[str, int], kept: Sequence[tuple[Block, Sequence[int]]]) -> bool:
+    """Tell whether the configuration with `settings` builds a model with the shapes that `kept` units leave."""
+    found = configured(model)
+    if found is None or not settings:
+        return False
+    path, root = found
+    prefix = f"{path}." if path else ""
+    try:
+        with torch.device("meta"):
+            built = type(root)(_changed(root.config, settings))
+        shapes = {prefix + name: tuple(p.shape) for name, p in built.named_parameters(remove_duplicate=False)}
+    except Exception:  # noqa: BLE001 - a class that can't be built this way has no checked configuration
+        return False
+    wanted: dict[tuple[str, int], int] = {}
+    for block, units in kept:
+        for cut in block.cuts:
+            count = len(groups_of(block, units)) if cut.per == "group" else len(units)
+            wanted[cut.tensor, cut.axis] = wanted.get((cut.tensor, cut.axis), 0) + count * cut.width
+    return all(name in shapes and shapes[name][axis] == size for (name, axis), size in wanted.items())
+
+
+def _changed(config: Any, settings: Mapping[str, int]) -> Any:  # noqa: ANN401 - a class of the model's library
+    """Return a changed copy that went the way of a saved file, so that the library's checks ran."""
+    copied = copy.deepcopy(config)
+    for name, value in settings.items():
+        setattr(copied, name, value)
+    fresh = type(config).from_dict(copied.to_dict())
+    implementation = getattr(config, "_attn_implementation", None)
+    if implementation is not None:
+        fresh._attn_implementation = implementation  # noqa: SLF001 - not part of a saved configuration
+    return fresh

@@ -1,0 +1,126 @@
+"""What is tried on copies before a plan is made: which change of the structure, and which integers, lose how much."""
+
+from __future__ import annotations
+
+import copy
+import math
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from easycompress.artifact.write import write_model
+from easycompress.core.errors import CannotCompress
+from easycompress.core.inputs import call
+from easycompress.core.progress import Silent
+from easycompress.measure.runtime import scores_of
+from easycompress.measure.statistics import paired_drop
+from easycompress.pruning.depth.blocks import find_blocks
+from easycompress.selection.probe import loss_of
+from easycompress.technique import Context
+from easycompress.techniques import technique_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+    from easycompress.core.inputs import Inputs
+    from easycompress.core.plan import Action
+    from easycompress.core.profile import ModelProfile
+    from easycompress.core.task import Task
+    from easycompress.measure.statistics import Scores
+
+HALVINGS = 5
+"""Steps of the search for the strength at which a candidate is as small as is needed: 1/32 of the dial."""
+
+USUAL = 2.0
+"""The ratio at which structures are compared where the most is wanted."""
+
+MOST = 4.0
+"""Nothing is compared beyond this: untrained, every model is a ruin there."""
+
+INTEGER_SAMPLES = 1000
+"""Samples of *select* that integers are tried on."""
+
+
+def structure_losses(
+    task: Task, profile: ModelProfile, actions: Mapping[str, Action], ratio: float
+) -> dict[str, float]:
+    """Return the loss of each action at the strength that divides the multiply-accumulates by `ratio`, untrained.
+
+    One that the model doesn't permit, or that can't save so much, is left out.
+    """
+    wanted = min(ratio, MOST) if math.isfinite(ratio) else USUAL
+    context = Context(task, profile, 0, Silent())
+    before = operations(task.model, task.example)
+    found = {}
+    for name, action in actions.items():
+        made = _at_ratio(task, action, context, before / wanted)
+        if made is not None:
+            found[name] = loss_of(made, task)
+    return found
+
+
+def _at_ratio(task: Task, action: Action, context: Context, wanted: float) -> nn.Module | None:
+    """Return the least treated copy with at most `wanted` operations, None where there is none."""
+
+    def made(strength: float) -> nn.Module:
+        settled = action.model_copy(update={"strength": strength})
+        return technique_for(action).apply(copy.deepcopy(task.model), settled, context).model.eval()
+
+    try:
+        best = made(1.0)
+        if operations(best, task.example) > wanted:
+            return None
+        low, high = 0.0, 1.0
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            candidate = made(middle)
+            if operations(candidate, task.example) <= wanted:
+                best, high = candidate, middle
+            else:
+                low = middle
+    except CannotCompress:
+        return None
+    return best
+
+
+def operations(model: nn.Module, example: Inputs) -> int:
+    """Return about how many multiply-accumulates one run takes: to compare candidates by, not to report."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        call(model, example)
+    return int(counter.get_total_flops()) // 2
+
+
+def integer_losses(
+    task: Task, profile: ModelProfile, actions: Mapping[str, Action], baseline: Scores, threads: int
+) -> dict[str, float]:
+    """Return what each kind of integers loses on *select*, on the unchanged model, in the metric's unit.
+
+    The loss is infinite where the outputs are no numbers, and of a kind that the model doesn't permit.
+    """
+    split = task.data.select.take(slice(0, INTEGER_SAMPLES))
+    context = Context(task, profile, 0, Silent())
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="easycompress-") as folder:
+        path = Path(folder) / "integers.onnx"
+        for name, action in actions.items():
+            try:
+                applied = technique_for(action).apply(copy.deepcopy(task.model).eval(), action, context)
+            except CannotCompress:
+                found[name] = math.inf
+                continue
+            passes = [] if applied.file_pass is None else [applied.file_pass]
+            write_model(applied.model, task.example, path, passes, applied.codes)
+            scores = scores_of(path, split, task.metric, threads)
+            drop = paired_drop(baseline[: len(split)], scores, task.metric, 0.0).estimate
+            found[name] = drop if math.isfinite(drop) else math.inf
+    return found
+
+
+def count_blocks(task: Task) -> int:
+    """Return how many residual blocks could be removed together."""
+    return find_blocks(copy.deepcopy(task.model), task.example).count
