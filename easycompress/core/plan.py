@@ -37,8 +37,14 @@ class Action(Frozen):
     integers: ClassVar[bool] = False
 
     def describe(self) -> str:
-        """Return the action as one short line for people."""
-        settings = self.model_dump(exclude={"kind"}, exclude_none=True)
+        """Return the action with all its settings as one line."""
+        return self._line(self.model_dump(exclude={"kind"}, exclude_none=True))
+
+    def brief(self) -> str:
+        """Return the action as one short line for people: the settings that aren't the usual ones."""
+        return self._line(self.model_dump(exclude={"kind"}, exclude_none=True, exclude_defaults=True))
+
+    def _line(self, settings: dict[str, object]) -> str:
         listed = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in settings.items())
         return f"{self.kind} ({listed})" if listed else self.kind
 

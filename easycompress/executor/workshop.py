@@ -173,7 +173,7 @@ class Workshop:
     def _attempt(self, tag: str, actions: Sequence[Action], allowance: Allowance) -> Attempt:
         begin = time.perf_counter()
         trainer = self.trainer
-        trainer.progress.now(f"{tag}: {', '.join(action.describe() for action in actions)}")
+        trainer.progress.now(f"{tag}: {', '.join(action.brief() for action in actions)}")
         actions = settled(actions, allowance.epochs)
         context = trainer.context(tag, actions, allowance)
         heads = [action for action in actions if not action.finishes]

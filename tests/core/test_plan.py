@@ -33,6 +33,12 @@ def test_an_action_without_settings_is_its_name() -> None:
     assert Bare().describe() == "bare"
 
 
+def test_a_brief_action_says_what_is_unusual() -> None:
+    assert Shrink().brief() == "shrink"
+    assert Shrink(strength=0.25).brief() == "shrink (strength 0.25)"
+    assert Shrink(rounds=3).brief() == "shrink (rounds 3)"
+
+
 def test_actions_and_plans_are_frozen_and_closed() -> None:
     with pytest.raises(ValidationError):
         Shrink(strenth=0.5)  # type: ignore[call-arg] # a misspelt setting must not pass unnoticed
