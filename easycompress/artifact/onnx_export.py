@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
-import logging
 import re
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,10 +11,9 @@ from torch import Tensor
 
 from easycompress.core.errors import CannotCompress, one_line
 from easycompress.core.inputs import arguments, call, in_order, like, names_of, parts, tensors_of
+from easycompress.core.quiet import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import onnx
     from torch import nn
 
@@ -29,6 +24,9 @@ OPSET = 21
 
 LONGEST_CHAIN = 10
 """Causes of an error that are looked at: chains can be circular."""
+
+EXPORTERS = ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch")
+"""Loggers that tell progress and version conversions."""
 
 IR_VERSION = 10
 """The file format that goes with OPSET; newer ones are refused by older runtimes."""
@@ -49,7 +47,7 @@ def export(model: nn.Module, example: Inputs) -> onnx.ModelProto:
     was_training = model.training
     model.eval()
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(*EXPORTERS), torch.no_grad():
             flat, tensors, outputs = _flattened(model, in_order(model, example))
             program = torch.onnx.export(
                 flat,
@@ -138,23 +136,3 @@ def _refusal(error: BaseException) -> str:
                 f"so it can't be exported: {one_line(ValueError(text), 160)}"
             )
     return f"the model can't be exported to ONNX: {one_line(ValueError(texts[-1]), 200)}"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter: it prints progress and logs version-conversion notes that mean nothing to a user."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

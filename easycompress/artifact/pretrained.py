@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import os
 import shutil
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +11,9 @@ import torch
 
 from easycompress.core.errors import one_line
 from easycompress.core.inputs import answer
+from easycompress.core.quiet import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -55,7 +51,7 @@ def save_pretrained(model: nn.Module, folder: Path, example: Inputs) -> Saved:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        with _quiet(), torch.random.fork_rng(devices=[]), torch.no_grad():
+        with quiet("transformers"), torch.random.fork_rng(devices=[]), torch.no_grad():
             reason = _written(model, *found, str(temporary), example)
         if not reason:
             os.replace(temporary, folder)  # noqa: PTH105 - onto an empty folder too, in one step
@@ -92,21 +88,3 @@ def _answer_with(model: nn.Module, path: str, module: nn.Module, example: Inputs
         return answer(model, example)
     finally:
         setattr(holder, name, original)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence progress bars and load reports."""
-    logger = logging.getLogger("transformers")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx, nn
 
-from easycompress.artifact.onnx_export import OPSET, _quiet
+from easycompress.artifact.onnx_export import EXPORTERS, OPSET
 from easycompress.core.errors import CannotCompress, one_line
 from easycompress.core.inputs import arguments, call, in_order, names_of, tensors_of
+from easycompress.core.quiet import quiet
 from easycompress.quantization.fake import LEVELS, Activation, Weights
 from easycompress.quantization.layout import Layout, read_layout
 from easycompress.quantization.processor import reduced
@@ -97,7 +98,7 @@ def _program(model: nn.Module, example: Inputs) -> tuple[torch.export.ExportedPr
     dynamic = {0: torch.export.Dim.DYNAMIC}
     shapes: Any = dict.fromkeys(keywords, dynamic) if keywords else (dynamic,) * len(positional)
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(*EXPORTERS), torch.no_grad():
             traced = torch.export.export(model, positional, keywords, dynamic_shapes=shapes, strict=False)
             exported = torch.onnx.export(
                 traced,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +12,7 @@ from easycompress.pruning.depth.blocks import Removable, find_blocks
 from easycompress.pruning.depth.harm import Answers, extend_order, order_by_similarity
 from easycompress.pruning.depth.removal import remove
 from easycompress.pruning.depth.settings import DepthPruning
-from easycompress.technique import Applied, Context, Need
+from easycompress.technique import Applied, Context, Need, checksum
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,7 +54,7 @@ class DepthPruner:
         if action.strength is None:
             raise CannotCompress("depth pruning: no strength was set")
         example = context.task.example
-        key = f"depth-pruning: {_fingerprint(model)}"
+        key = f"depth-pruning: {checksum(model)}"
         blocks: Removable | None = context.memo.get(key)
         if blocks is None:
             blocks = context.memo[key] = find_blocks(model, example)
@@ -107,12 +106,3 @@ def _affordable(model: nn.Module, blocks: Removable, inputs: Inputs, context: Co
     with torch.no_grad():
         one = answer(model, inputs[:1])
     return min(int(WORK // (runs * max(1, context.profile.macs))), ANSWER_BYTES // max(1, 4 * one.numel()))
-
-
-def _fingerprint(model: nn.Module) -> str:
-    """Return what tells these weights and this structure from any others."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in model.state_dict().items():
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
