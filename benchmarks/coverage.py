@@ -27,7 +27,10 @@ import numpy as np
 import onnx
 import torch
 
+from benchmarks.coverage_page import STAGES, line, page
 from benchmarks.coverage_rows import inputs_of, make, names, parameters
+from easycompress.artifact.exports import Exports
+from easycompress.artifact.fold import fold_checked
 from easycompress.artifact.write import write_model
 from easycompress.core.errors import CannotCompress, one_line
 from easycompress.core.inputs import answer
@@ -48,12 +51,11 @@ from easycompress.technique import Context
 if TYPE_CHECKING:
     from torch import nn
 
-STAGES = ("pruned", "runs", "exported", "agrees", "int8", "int8 runs")
-HALF = 0.5
+HALF, CLOSE = 0.5, 0.03
 LARGEST = 300_000_000
 SECONDS, SECONDS_A_MILLION = 60.0, 1.0
-IDLE = 15
-"""Wall time of a row, over its limit in processor time, after which it waits for something that won't come."""
+IDLE = 300
+"""Seconds without any work after which a row waits for something that won't come, also on a busy machine."""
 TOLERANCE = 1e-3
 """Largest difference between PyTorch and ONNX Runtime, relative to the largest output."""
 STEPS = 8
@@ -78,35 +80,48 @@ def context_of(name: str, model: nn.Module, size: int) -> Context:
 def halved(model: nn.Module, context: Context) -> tuple[nn.Module, str, float]:
     """Return the model at half of its parameters or fewer, how it was traced, and the share that is left.
 
-    The strength is found by bisection. Raises CannotCompress where even the largest strength leaves more.
+    A transformer's blocks are narrowed by their layout; where that isn't enough, and in any other model, channels go.
+    Raises CannotCompress, naming what channels can't be followed through, where even the largest strength leaves more.
     """
-    total = sum(p.numel() for p in model.parameters())
-    pruner: Any = StructuredPruner()
-    action: Any = StructuredPruning(strength=1.0)
-    traced = ""
     if context.profile.architecture == "transformer":
-        other = TransformerPruning(importance="norm", uniform=False, strength=1.0)
-        with contextlib.suppress(CannotCompress):  # its blocks aren't understood: as any other model then
-            TransformerPruner().apply(copy.deepcopy(model), other, context)
-            pruner, action, traced = TransformerPruner(), other, "layout"
-    traced = traced or PruningGraph(copy.deepcopy(model), context.task.example).tracer
+        blocks = TransformerPruning(importance="norm", uniform=False, strength=0.75)
+        with contextlib.suppress(CannotCompress):  # as any other model then
+            narrowed, left = _bisected((TransformerPruner(), blocks), model, context)
+            return narrowed, "layout", left
+    graph = PruningGraph(copy.deepcopy(model), context.task.example)
+    try:
+        narrowed, left = _bisected((StructuredPruner(), StructuredPruning(strength=0.5)), model, context)
+    except CannotCompress as error:
+        through = ", ".join(graph.obstacles) or "layers that share weights or reach the output"
+        raise CannotCompress(f"{error}; channels can't be followed through {through}") from error
+    return narrowed, graph.tracer, left
+
+
+def _bisected(technique: tuple[Any, Any], model: nn.Module, context: Context) -> tuple[nn.Module, float]:
+    """Return the model at the strength that leaves half of the parameters or a little less, and that share.
+
+    `technique` is a pruner and its settings, with the strength to begin at.
+    """
+    pruner, action = technique
+    total = sum(p.numel() for p in model.parameters())
     low, high, best, left = 0.0, 1.0, None, 1.0
-    strength = 0.5 if traced != "layout" else 0.75
+    strength = action.strength
     for _ in range(STEPS):
         tried = pruner.apply(copy.deepcopy(model), action.model_copy(update={"strength": strength}), context).model
         share = sum(p.numel() for p in tried.parameters()) / total
         if share <= HALF:
             best, left, high = tried, share, strength
-            if share > HALF - 0.03:
+            if share > HALF - CLOSE:
                 break
+            strength = (low + high) / 2
+        elif strength == 1.0:
+            break
         else:
             low = strength
-        strength = 1.0 if best is None and low > 0.9 and strength < 1.0 else (low + high) / 2
-        if low == 1.0:
-            break
+            strength = 1.0 if best is None else (low + high) / 2  # where everything isn't enough nothing is
     if best is None:
         raise CannotCompress(f"{pruner.name}: everything that may go leaves {share:.0%} of the parameters")
-    return best, traced, left
+    return best, left
 
 
 def row(name: str) -> dict[str, Any]:
@@ -128,8 +143,10 @@ def row(name: str) -> dict[str, Any]:
             raise ValueError("outputs aren't finite")  # noqa: TRY301 - told as any other failure
         result["stages"][stage] = "ok"
         with tempfile.TemporaryDirectory() as folder:
+            fold_checked(model, context.task.example)  # as the file is written; int8 then has the same graph
+            files = Files(Path(folder) / "float.onnx", Path(folder) / "int8.onnx", Exports())
             for stage in STAGES[2:]:
-                result["stages"][stage] = _stage(stage, model, context, inputs, expected, Path(folder))
+                result["stages"][stage] = _stage(stage, model, context, (inputs, expected), files)
     except CannotCompress as error:
         result["stages"][stage] = f"explained: {error}"
     except Exception as error:  # noqa: BLE001 - the table is there to show it
@@ -138,12 +155,22 @@ def row(name: str) -> dict[str, Any]:
     return result
 
 
-def _stage(stage: str, model: nn.Module, context: Context, inputs: Any, expected: Any, folder: Path) -> str:  # noqa: ANN401 - tensors or bundles
-    plain, whole = folder / "float.onnx", folder / "int8.onnx"
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """The files of a row, and the graphs that were exported for them."""
+
+    plain: Path
+    whole: Path
+    exports: Exports
+
+
+def _stage(stage: str, model: nn.Module, context: Context, known: tuple[Any, Any], files: Files) -> str:
+    """Return how a stage went; `known` are inputs and the module's answers to them."""
+    inputs, expected = known
     if stage == "exported":
-        write_model(model, context.task.example, plain)
+        write_model(model, context.task.example, files.plain, exports=files.exports)
     elif stage == "agrees":
-        found = Runtime(plain, 1).run(inputs)
+        found = Runtime(files.plain, 1).run(inputs)
         scale = float(np.abs(expected).max()) or 1.0
         difference = float(np.abs(found - expected).max()) / scale
         if found.shape != expected.shape or not difference <= TOLERANCE:
@@ -152,9 +179,11 @@ def _stage(stage: str, model: nn.Module, context: Context, inputs: Any, expected
         pruned = dataclasses.replace(context.task, model=model)
         applied = StaticQuantizer().apply(model, StaticInt8(samples=8), dataclasses.replace(context, task=pruned))
         assert applied.file_pass is not None
-        write_model(applied.model, context.task.example, whole, [applied.file_pass], applied.codes)
+        write_model(
+            applied.model, context.task.example, files.whole, [applied.file_pass], applied.codes, exports=files.exports
+        )
     else:
-        found = Runtime(whole, 1).run(inputs)
+        found = Runtime(files.whole, 1).run(inputs)
         if found.shape != expected.shape or not np.isfinite(found).all():
             return "failed: the int8 file's outputs aren't finite numbers of the same shape"
     return "ok"
@@ -172,38 +201,38 @@ def run_row(name: str) -> dict[str, Any]:
         resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit)))
 
     command = [sys.executable, "-m", "benchmarks.coverage", "--row", name]
-    begin = time.perf_counter()
-    try:
-        done = subprocess.run(  # noqa: S603 - itself
-            command,
-            capture_output=True,
-            text=True,
-            timeout=IDLE * limit,
-            check=False,
-            preexec_fn=limited,
-        )
-    except subprocess.TimeoutExpired:
-        return result | {"stages": {STAGES[0]: f"failed: hangs, not done after {IDLE * limit:.0f} s"}, "seconds": limit}
-    if done.returncode in (-signal.SIGKILL, -signal.SIGXCPU):
+    process = subprocess.Popen(  # noqa: S603 - itself
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=limited,  # noqa: PLW1509 - one thread
+    )
+    before = -1
+    while True:
+        try:
+            printed, complaints = process.communicate(timeout=IDLE)
+            break
+        except subprocess.TimeoutExpired:
+            spent = _ticks(process.pid)
+            if spent == before:
+                process.kill()
+                process.communicate()
+                return result | {"stages": {STAGES[0]: f"failed: hangs, idle for {IDLE} s"}}
+            before = spent
+    if process.returncode in (-signal.SIGKILL, -signal.SIGXCPU):
         return result | {"stages": {STAGES[0]: f"failed: not done after {limit:.0f} s"}, "seconds": limit}
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        result |= {"seconds": time.perf_counter() - begin}
-        return result | {"stages": {STAGES[0]: f"failed: exit code {done.returncode}: {reason[:200]}"}}
-    made: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if process.returncode:
+        reason = (complaints.strip().splitlines() or ["no output"])[-1]
+        return result | {"stages": {STAGES[0]: f"failed: exit code {process.returncode}: {reason[:200]}"}}
+    made: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return made
 
 
-def line(result: dict[str, Any]) -> str:
-    """Return a row of the table."""
-    stages = [result["stages"].get(stage, "") for stage in STAGES]
-    cells = "  ".join(
-        f"{'ok' if s == 'ok' else '-' if not s else s.split(':')[0]:>{len(n)}}"
-        for s, n in zip(stages, STAGES, strict=True)
-    )
-    reason = next((s for s in stages if s not in ("ok", "")), "")
-    facts = f"{result['name']:20} {result['params'] / 1e6:7.2f} M {result['left']:5.0%} {result['traced']:13}"
-    return f"{facts} {result['seconds']:6.1f} s  {cells}  {reason}".rstrip()
+def _ticks(process: int) -> int:
+    """Return the processor time of a process so far."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def main() -> None:
@@ -213,6 +242,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="run rows that are there already")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--page", type=Path, help="write the table as Markdown too")
     options = parser.parse_args()
     if options.row:
         print(json.dumps(row(options.row)))
@@ -229,7 +259,10 @@ def main() -> None:
     shown = [results[name]["stages"] for name in wanted]
     good = sum(all(stages.get(stage) == "ok" for stage in STAGES) for stages in shown)
     said = sum(any(str(s).startswith(("explained", "skipped")) for s in stages.values()) for stages in shown)
-    print(f"{good} of {len(shown)} work, {said} explained or skipped, {len(shown) - good - said} fail")
+    summary = f"{good} of {len(shown)} work, {said} explained or skipped, {len(shown) - good - said} fail"
+    print(summary)
+    if options.page:
+        options.page.write_text(page([results[name] for name in wanted], summary))
 
 
 if __name__ == "__main__":

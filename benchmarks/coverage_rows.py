@@ -19,6 +19,9 @@ SIZES = (32, 64, 75, 96, 128, 224, 299)
 """Image sizes that are tried, smallest first."""
 
 CLASSES = 10
+SPREAD = 0.1
+"""How far biases and statistics are moved: untrained they are all 0 or 1, which hides what is lost or mixed up."""
+
 TOKENS, VOCABULARY = 12, 64
 IMAGE_CONFIG = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 TEXT_CONFIG = {**IMAGE_CONFIG, "vocab_size": VOCABULARY, "max_position_embeddings": 32, "num_labels": 3}
@@ -80,6 +83,16 @@ def inputs_of(name: str, count: int, size: int, seed: int = 0) -> Inputs:
 def make(name: str, seed: int = 0) -> tuple[nn.Module, int]:
     """Return a row's model in evaluation mode and the smallest image size that it runs on."""
     torch.manual_seed(seed)
+    model, size = _fresh(name)
+    with torch.no_grad():
+        for module in model.modules():
+            for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
+                if tensor.dim() == 1 and tensor.is_floating_point():
+                    tensor.mul_(1 + SPREAD * torch.rand_like(tensor)).add_(SPREAD * torch.rand_like(tensor))
+    return model, size
+
+
+def _fresh(name: str) -> tuple[nn.Module, int]:
     if name in TRANSFORMERS:
         library = importlib.import_module("transformers")
         config, kind, settings = TRANSFORMERS[name]

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from easycompress.api import make_the_task
+from easycompress.assemble import make_the_task
 from easycompress.core.progress import Silent
 from easycompress.demo import make_demo
 from easycompress.intake.config import make_request

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BadInput", "CannotCompress", "EasyCompressError", "Result", "compress", "load", "plan"]
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 _LAZY = ("Result", "compress", "load", "plan")
 

@@ -16,9 +16,9 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from easycompress.assemble import make_the_task
 from easycompress.core.errors import BadInput, EasyCompressError, one_line
 from easycompress.core.files import read_json
-from easycompress.core.goal import parse_budget
 from easycompress.core.outcome import Report, exit_code
 from easycompress.core.plan import Plan
 from easycompress.core.progress import Progress, Silent
@@ -31,18 +31,14 @@ from easycompress.executor.run import Executed, execute
 from easycompress.executor.trainer import Trainer
 from easycompress.executor.workshop import Workshop
 from easycompress.intake.config import make_request
-from easycompress.intake.data import Raw, load_data
 from easycompress.intake.models import load_model
-from easycompress.intake.objects import as_split
-from easycompress.intake.task import find_metric, make_task
-from easycompress.prepare import Prepared, fingerprint, flags_of, make_goal, make_plan, prepare
+from easycompress.prepare import Prepared, fingerprint, flags_of, make_plan, prepare
 from easycompress.report import units
 from easycompress.techniques import parse_action
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from easycompress.core.task import Task
 
 __all__ = ["Result", "compress", "load", "plan"]
 
@@ -143,39 +139,6 @@ def plan(model: nn.Module | str | Path, **keywords: Any) -> tuple[Plan, Prepared
         task = make_the_task(model, request, base, splits)
         prepared = prepare(task, request, Path(scratch))
         return make_plan(prepared, request, base, time.monotonic() - began), prepared
-
-
-def make_the_task(model: nn.Module | str | Path, request: Request, base: Path, splits: tuple[object, ...]) -> Task:
-    """Read model and data and check them against each other; goals that make no sense are refused first."""
-    metric = find_metric(request.metric, base)
-    make_goal(request, metric)
-    parse_budget(request.budget)
-    given = dict(zip(("train", "validation", "test"), splits, strict=True))
-    if isinstance(model, nn.Module):
-        module: nn.Module = model
-        size, notes = None, tuple[str, ...]()
-    else:
-        loaded = load_model(Path(model), request.factory, base, trust_pickle=request.trust_pickle)
-        module, size, notes = loaded.model, loaded.checkpoint_bytes, loaded.notes
-    if any(value is not None for value in given.values()):
-        raw = Raw(**{name: None if value is None else as_split(value, name) for name, value in given.items()})
-    elif request.data is not None:
-        raw = load_data(
-            request.data,
-            mean=request.mean,
-            std=request.std,
-            base=base,
-            seed=request.seed,
-            labelled=metric.name != "agreement",
-        )
-    else:
-        raise BadInput(
-            "no data given: add --data (digits, a .npz file, a folder of class folders or parquet files, or "
-            "file.py:function), or write it into an easycompress.toml beside the model"
-        )
-    task = make_task(module, raw, request, base, size, notes)
-    task.model.requires_grad_()  # what the user froze for inference must still recover; the copy is ours
-    return task
 
 
 def make_workshop(prepared: Prepared, request: Request, journal: Journal, progress: Progress) -> Workshop:

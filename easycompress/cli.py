@@ -7,7 +7,6 @@ import io
 import json
 import os
 import sys
-import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +16,8 @@ from typer.core import TyperGroup
 
 from easycompress import cli_flags as flag  # noqa: TC001 - typer reads annotations at run time
 from easycompress.cli_files import inspect, unpack
-from easycompress.core.errors import BadInput, EasyCompressError, one_line
+from easycompress.cli_init import init
+from easycompress.core.errors import BadInput, Crashed, EasyCompressError, one_line
 
 if TYPE_CHECKING:
     from easycompress.prepare import Prepared
@@ -65,14 +65,15 @@ DEBUG = "EASYCOMPRESS_DEBUG"
 
 @app.command()
 def compress(
-    model: flag.Model, factory: flag.Factory = None, data: flag.Data = None, mean: flag.Mean = None,
-    std: flag.Std = None, augment: flag.Augment = None, metric: flag.MetricFlag = None, loss: flag.Loss = None,
+    model: flag.Model, factory: flag.Factory = None, data: flag.Data = None, columns: flag.Columns = None,
+    shape: flag.Shape = None, mean: flag.Mean = None, std: flag.Std = None, augment: flag.Augment = None,
+    metric: flag.MetricFlag = None, loss: flag.Loss = None,
     objective: flag.Objective = None, target: flag.TargetFlag = None, max_drop: flag.MaxDrop = None,
     min_quality: flag.MinQuality = None, format_: flag.Format = None, budget: flag.BudgetFlag = None,
     backend: flag.Backend = None, batch: flag.Batch = None, threads: flag.Threads = None,
     certify: flag.Certify = None, seed: flag.Seed = None, trust_pickle: flag.TrustPickle = None,
-    force: flag.Force = None, recipe: flag.Recipe = None, out: flag.Out = None, resume: flag.Resume = False,
-    quiet: flag.Quiet = False, json_: flag.Json = False,
+    force: flag.Force = None, recipe: flag.Recipe = None, also: flag.Also = None, out: flag.Out = None,
+    resume: flag.Resume = False, quiet: flag.Quiet = False, json_: flag.Json = False,
 ) -> int:  # fmt: skip
     """Compress MODEL to a target within a floor; exit 0 met, 1 not met, 2 bad input, 3 can't, 4 undecided."""
     flags = _flags(locals())
@@ -92,8 +93,9 @@ def compress(
 
 @app.command()
 def plan(
-    model: flag.Model, factory: flag.Factory = None, data: flag.Data = None, mean: flag.Mean = None,
-    std: flag.Std = None, augment: flag.Augment = None, metric: flag.MetricFlag = None, loss: flag.Loss = None,
+    model: flag.Model, factory: flag.Factory = None, data: flag.Data = None, columns: flag.Columns = None,
+    shape: flag.Shape = None, mean: flag.Mean = None, std: flag.Std = None, augment: flag.Augment = None,
+    metric: flag.MetricFlag = None, loss: flag.Loss = None,
     objective: flag.Objective = None, target: flag.TargetFlag = None, max_drop: flag.MaxDrop = None,
     min_quality: flag.MinQuality = None, format_: flag.Format = None, budget: flag.BudgetFlag = None,
     backend: flag.Backend = None, batch: flag.Batch = None, threads: flag.Threads = None,
@@ -101,13 +103,13 @@ def plan(
     force: flag.Force = None, recipe: flag.Recipe = None, quiet: flag.Quiet = False, json_: flag.Json = False,
 ) -> int:  # fmt: skip
     """Show the heuristics, every rule asked, and the plan; train nothing, write nothing."""
-    flags, began = _flags(locals()), time.monotonic()
+    flags = _flags(locals())
     from easycompress.api import plan as make
     from easycompress.report.terminal import Terminal
 
     with _only_json(json_), Terminal(quiet=quiet or json_) as terminal:
         chosen, prepared = make(model, **flags)
-        brief = _brief(model, flags, prepared, began)
+        brief = _brief(model, flags, prepared, chosen.epochs)
     if json_:
         content = brief.to_json() | {
             "profile": prepared.profile.model_dump(mode="json"),
@@ -137,6 +139,7 @@ def explain(
 
 app.command()(inspect)
 app.command()(unpack)
+app.command()(init)
 
 
 @app.command()
@@ -158,10 +161,9 @@ def _only_json(wanted: bool) -> contextlib.AbstractContextManager[Any]:  # noqa:
     return contextlib.redirect_stdout(sys.stderr) if wanted else contextlib.nullcontext()
 
 
-def _brief(model: str, flags: dict[str, Any], prepared: Prepared, began: float) -> Brief:
+def _brief(model: str, flags: dict[str, Any], prepared: Prepared, epochs: float) -> Brief:
     """Return what a plan rests on, from what was asked and what was measured."""
     from easycompress.intake.config import make_request
-    from easycompress.prepare import make_heuristics
     from easycompress.report.brief import Brief
 
     request, _ = make_request(model, flags)
@@ -176,7 +178,7 @@ def _brief(model: str, flags: dict[str, Any], prepared: Prepared, began: float) 
         value=prepared.value,
         allowed=prepared.allowed,
         needed=prepared.needed,
-        epochs=make_heuristics(prepared, request, time.monotonic() - began).epochs_affordable,
+        epochs=epochs,
         threads=prepared.threads,
         samples=samples,
         notes=(data.note, *prepared.task.notes),
@@ -247,7 +249,10 @@ def _run(arguments: list[str]) -> int:
     except (Exception, KeyboardInterrupt) as error:  # a traceback's exit code is 1, which means "not met"
         if os.environ.get(DEBUG) and not isinstance(error, (EasyCompressError, UsageError)):
             raise
-        return _fail(*_told(error, arguments))
+        code = _fail(*_told(error, arguments))
+        if isinstance(error, Crashed) and error.__cause__ is not None:  # below the line: it is the user's to mend
+            sys.stderr.write("".join(traceback.format_exception(error.__cause__)))
+        return code
 
 
 def main() -> None:

@@ -18,17 +18,26 @@ def option(*names: str, help: str) -> Any:  # noqa: A002, ANN401 - typer's own w
 
 Model = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="a state dict (.safetensors, .pt) with --factory, or a pickled module"),
+    typer.Argument(
+        metavar="MODEL",
+        help=".pt2, .onnx, a Hugging Face folder, or a state dict (.safetensors, .pt) with --factory",
+    ),
 ]
 Factory = Annotated[Text, option("--factory", help="file.py:function, package.module:function or torchvision:resnet18")]
 Data = Annotated[
-    Text, option("--data", help="digits, file.npz, a folder of class folders or parquet, file.py:function")
+    Text,
+    option("--data", help="digits, mnist, file.npz, a folder of class folders, parquet/csv/tsv/json, file.py:function"),
 ]
+Columns = Annotated[Text, option("--columns", help="of a table, inputs and label: text,label (names a tsv's in order)")]
+Shape = Annotated[Text, option("--shape", help="without data: one sample's shape, e.g. 3,224,224")]
 Mean = Annotated[Text, option("--mean", help="per-channel mean of images scaled to 0..1, e.g. 0.49,0.48,0.45")]
 Std = Annotated[Text, option("--std", help="per-channel standard deviation")]
 Augment = Annotated[Text, option("--augment", help="none (default), flip, flip-crop or file.py:function")]
-MetricFlag = Annotated[Text, option("--metric", help="accuracy (default), agreement, top5, mse or file.py:function")]
-Loss = Annotated[Text, option("--loss", help="cross-entropy, mse or file.py:function")]
+MetricFlag = Annotated[
+    Text,
+    option("--metric", help="accuracy, f1, squad-f1, perplexity, miou, map, mse, ... (by data), or file.py:function"),
+]
+Loss = Annotated[Text, option("--loss", help="cross-entropy, mse, mae, cosine or file.py:function")]
 Objective = Annotated[Text, option("--objective", help="size (default), latency, compute or energy")]
 TargetFlag = Annotated[Text, option("--target", help="10x, 90%, 120KB, 3ms, 40MMACs or max")]
 MaxDrop = Annotated[Text, option("--max-drop", help="1% (percentage points), 1%rel (of the baseline) or 0.5")]
@@ -50,6 +59,7 @@ Force = Annotated[
 ]
 Recipe = Annotated[Text, option("--recipe", help="replay the recipe.yaml of a finished run")]
 Out = Annotated[Text, option("-o", "--out", help="output folder (default: MODEL's name + -easycompress)")]
+Also = Annotated[Text, option("--also", help="further outputs: pt2 (an exported program), hf (a pretrained folder)")]
 Resume = Annotated[bool, typer.Option("--resume", help="go on with an interrupted run")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="print the verdict only")]
 Json = Annotated[bool, typer.Option("--json", help="print the report as JSON and nothing else")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import platform
 import shutil
@@ -14,15 +13,18 @@ import onnx
 import yaml
 from safetensors.torch import save
 
+from easycompress.artifact.also import write_also
 from easycompress.artifact.container import write_ecz
+from easycompress.artifact.external import copy_graph
+from easycompress.artifact.large import copied, named_graph, write_large, write_state
 from easycompress.artifact.pretrained import is_pretrained, save_pretrained
 from easycompress.artifact.write import PACKED
 from easycompress.core.files import sha256, write_bytes, write_json, write_text
 from easycompress.core.inputs import names_of, parts
 from easycompress.core.outcome import Artifact, Drop, Measurement, Report, decide
 from easycompress.executor.replay import load, record_json
-from easycompress.measure.files import measure_pair
-from easycompress.measure.runtime import Runtime, scores_from
+from easycompress.measure.files import measure_large, measure_pair
+from easycompress.measure.runtime import Runtime
 from easycompress.measure.statistics import paired_drop, within
 from easycompress.report.html import render
 from easycompress.report.reading import value_of
@@ -53,18 +55,21 @@ def deliver(
     _place(prepared, executed, journal, out)
     task = prepared.task
     plan = _save_pretrained(prepared, plan, out)
+    note = write_also(
+        request.also, request.model, lambda: load(out, lambda: copied(task.model)), task.model, task.example, out
+    )
+    plan = plan.model_copy(update={"notes": (*plan.notes, note)}) if note else plan
     final = out / "model.onnx"
-    outputs = [Runtime(path, prepared.threads).outputs(task.data.report) for path in (prepared.baseline, final)]
-    scores = [scores_from(output, task.data.report, task.metric) for output in outputs]
+    judged = [
+        prepared.original.judged(task.data.report, task.metric),
+        Runtime(final, prepared.threads).judged(task.data.report, task.metric),
+    ]
+    scores = [each for each, _ in judged]
     qualities = (task.metric.quality(scores[0]), task.metric.quality(scores[1]))
     allowed = prepared.goal.floor.allowed_drop(qualities[0], higher_is_better=task.metric.higher_is_better)
     drop = paired_drop(scores[0], scores[1], task.metric, allowed)
-    batches = tuple(dict.fromkeys((1, request.batch)))
-    counted = out / f"model{PACKED}" if prepared.goal.format == "packed" else final
-    before, after = measure_pair(
-        prepared.baseline, final, counted, qualities, task.example, batches, prepared.threads, prepared.meter
-    )
-    _write_predictions(out, prepared, outputs, scores)
+    before, after = _measured(prepared, request, final, qualities)
+    _write_predictions(out, prepared, [answers for _, answers in judged], scores)
     _write_recipe(out, request, executed)
     report = _judge(prepared, request, plan, executed, drop, allowed, before, after, journal)
     report = report.model_copy(update={"artifacts": _artifacts(out)})
@@ -73,6 +78,21 @@ def deliver(
     write_json(out / "report.json", report.to_json())
     journal.finish()
     return report
+
+
+def _measured(
+    prepared: Prepared, request: Request, final: Path, qualities: tuple[float, float]
+) -> tuple[Measurement, Measurement]:
+    """Measure the original and the final file; `qualities` are theirs on *report*."""
+    task = prepared.task
+    if prepared.described is not None:
+        graph = named_graph(task.model, task.example)
+        return measure_large(graph, prepared.baseline, prepared.described, final, qualities)
+    batches = tuple(dict.fromkeys((1, request.batch)))
+    counted = final.with_suffix(PACKED) if prepared.goal.format == "packed" else final
+    return measure_pair(
+        prepared.baseline, final, counted, qualities, task.example, batches, prepared.threads, prepared.meter
+    )
 
 
 def _judge(
@@ -95,6 +115,8 @@ def _judge(
     drop_met = within(drop.estimate, allowed)
     certified = drop.certified or (executed.best is None and target_met)  # nothing changed, nothing to certify
     verdict = decide(target_met=target_met, drop_met=drop_met, certify=request.certify, certified=certified)
+    if prepared.task.blind:
+        verdict = "undecided"  # random inputs prove nothing
     summary = sentence(
         objective=goal.objective,
         target=goal.target,
@@ -105,7 +127,7 @@ def _judge(
         allowed=allowed,
         verdict=verdict,
         percent=metric.percent,
-        why=executed.why if verdict == "target-missed" else None,
+        why=executed.why if verdict == "target-missed" or not target_met else None,
     )
     return Report(
         request=request.model_dump(mode="json"),
@@ -154,6 +176,11 @@ def _place(prepared: Prepared, executed: Executed, journal: Journal, out: Path) 
     """Put the chosen model's files into OUT; the original's where nothing was accepted."""
     example = prepared.task.example
     best = executed.best
+    if best is None and prepared.described is not None:
+        write_large(prepared.task.model, example, out / "model.onnx", apart=True)
+        write_state(prepared.task.model, out / "model.safetensors")
+        write_json(out / "record.json", record_json((), {}, example))
+        return
     if best is None:
         shutil.copyfile(prepared.baseline, out / "model.onnx")
         state = prepared.task.model.state_dict()
@@ -162,7 +189,8 @@ def _place(prepared: Prepared, executed: Executed, journal: Journal, out: Path) 
         if prepared.goal.format == "packed":
             write_ecz(out / f"model{PACKED}", onnx.load(str(prepared.baseline)), {})
         return
-    for suffix in (".onnx", PACKED, ".safetensors"):
+    copy_graph(journal.path(f"{best.tag}.onnx"), out / "model.onnx")
+    for suffix in (PACKED, ".safetensors"):
         made = journal.path(f"{best.tag}{suffix}")
         if made.exists():
             shutil.copyfile(made, out / f"model{suffix}")
@@ -174,10 +202,13 @@ def _save_pretrained(prepared: Prepared, plan: Plan, out: Path) -> Plan:
     task = prepared.task
     if not any(is_pretrained(module) for module in task.model.modules()):
         return plan
+    if prepared.described is not None:
+        note = f"no {PRETRAINED} folder: its own library has no blocks; load it from model.safetensors and record.json"
+        return plan.model_copy(update={"notes": (*plan.notes, note)})
     folder = out / PRETRAINED
     if folder.exists():  # of a run that was killed while it wrote the last files
         shutil.rmtree(folder)
-    saved = save_pretrained(load(out, lambda: copy.deepcopy(task.model)), folder, task.example)
+    saved = save_pretrained(load(out, lambda: copied(task.model)), folder, task.example)
     if saved:
         return plan
     note = f"no {PRETRAINED} folder: {saved.reason}; load it from model.safetensors and record.json"
@@ -185,8 +216,11 @@ def _save_pretrained(prepared: Prepared, plan: Plan, out: Path) -> Plan:
 
 
 def _write_predictions(out: Path, prepared: Prepared, outputs: list[Any], scores: list[Any]) -> None:
-    """Write the report split's answers, before and after: what a later check pairs its own with."""
-    answers = [o.argmax(1) if prepared.task.metric.binary else o for o in outputs]
+    """Write the report split's answers, before and after: what a later check pairs its own with.
+
+    Answers that were too large to keep are left out: the scores are there.
+    """
+    answers = [np.empty(0) if o is None else o.argmax(1) if prepared.task.metric.binary else o for o in outputs]
     targets = prepared.task.data.report.targets
     buffer = io.BytesIO()
     np.savez_compressed(
@@ -218,7 +252,9 @@ def _write_recipe(out: Path, request: Request, executed: Executed) -> None:
 def _artifacts(out: Path) -> tuple[Artifact, ...]:
     names = (
         "model.onnx",
+        "model.onnx.data",
         "model.ecz",
+        "model.pt2",
         "model.safetensors",
         "record.json",
         "recipe.yaml",

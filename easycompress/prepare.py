@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 
+from easycompress.artifact.also import parse_also
+from easycompress.artifact.large import describe_large, is_large, named_graph
 from easycompress.artifact.onnx_export import export
 from easycompress.artifact.slim import slim
 from easycompress.artifact.write import check_float_file
-from easycompress.core.errors import BadInput, CannotCompress, one_line
+from easycompress.core.errors import BadInput, CannotCompress
 from easycompress.core.files import sha256, write_bytes
-from easycompress.core.goal import Budget, Goal, parse_budget, parse_floor, parse_objective, parse_target
-from easycompress.core.inputs import parts, sample_shape
-from easycompress.core.plan import Plan
-from easycompress.core.progress import Silent
-from easycompress.distillation.settings import Distillation
-from easycompress.distillation.technique import missing_labels
+from easycompress.core.goal import NO_FLOOR, Budget, Goal, parse_budget, parse_floor, parse_objective, parse_target
+from easycompress.core.inputs import answer, parts, sample_shape
 from easycompress.executor.trainer import BATCH
 from easycompress.measure.files import objective_of
 from easycompress.measure.latency import time_files
 from easycompress.measure.meter import find_meter, measure
+from easycompress.measure.modules import Module
 from easycompress.measure.profile import profile
-from easycompress.measure.runtime import Runtime, physical_cores, scores_from
-from easycompress.metrics import default_loss
+from easycompress.measure.runtime import Runtime, physical_cores
+from easycompress.metrics import CLASS_LOSSES, OWN_ANSWERS, UNTAUGHT
+from easycompress.metrics.shapes import class_dimension
 from easycompress.selection.heuristics import Heuristics, as_points, gather
 from easycompress.selection.probe import losses
+from easycompress.selection.recipe import for_large, lacking, read_recipe, tried
 from easycompress.selection.select import chooses_codes, integers_in_question, select, structures
 from easycompress.selection.trials import count_blocks, integer_losses, structure_losses
-from easycompress.technique import Context
-from easycompress.techniques import parse_action, technique_for
+from easycompress.technique import checksum
+from easycompress.techniques import technique_for
 from easycompress.training.speed import tune
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from easycompress.core.plan import Action
+    from easycompress.core.plan import Plan
     from easycompress.core.profile import ModelProfile
     from easycompress.core.request import Request
     from easycompress.core.task import Metric, Split, Task
@@ -59,10 +58,19 @@ RESERVE_SHARE = 0.05
 
 RESERVE_SECONDS = 10.0
 
+LARGE_NOTE = (
+    "weights over 2 GB: the original's file isn't written, its bytes are counted as it would have; the original is "
+    "judged in PyTorch; latency isn't measured, nothing is trained"
+)
+
 
 @dataclass(frozen=True)
 class Prepared:
-    """A task measured, before anything is changed. `scores` (N,) and `quality` are the baseline's on *select*."""
+    """A task measured, before anything is changed. `scores` (N,) and `quality` are the baseline's on *select*.
+
+    `described` are the bytes of a large model's file and data: `baseline` is then its graph without them, and the
+    original is judged in PyTorch. None for others, whose file is written.
+    """
 
     task: Task
     goal: Goal
@@ -76,6 +84,14 @@ class Prepared:
     needed: float
     threads: int
     meter: Meter | None = None
+    described: int | None = None
+
+    @property
+    def original(self) -> Runtime:
+        """What the original's answers come from: its file, or a large model itself."""
+        if self.described is None:
+            return Runtime(self.baseline, self.threads)
+        return Module(self.task.model, self.task.example)
 
     @property
     def reserve(self) -> float:
@@ -83,13 +99,15 @@ class Prepared:
         return max(RESERVE_SECONDS, RESERVE_SHARE * self.budget.value) if self.budget.kind == "time" else 0.0
 
 
-def make_goal(request: Request, metric: Metric) -> Goal:
-    """Parse the request's goal. Raises BadInput for each flag that makes no sense."""
+def make_goal(request: Request, metric: Metric, *, blind: bool = False) -> Goal:
+    """Parse the request's goal; without data (`blind`) there is no floor. Raises BadInput for a senseless flag."""
     objective = parse_objective(request.objective)
     if request.target is None:
         raise BadInput("no target given: add --target 10x (ratio), 90% (reduction), an amount such as 120KB, or max")
     target = parse_target(request.target, objective)
-    floor = parse_floor(request.max_drop, request.min_quality, percent_metric=metric.percent, metric=metric.name)
+    floor = NO_FLOOR
+    if not blind:
+        floor = parse_floor(request.max_drop, request.min_quality, percent_metric=metric.percent, metric=metric.name)
     if request.format not in ("onnx", "packed"):
         raise BadInput(f"--format {request.format}: not a format; write onnx, or packed for the smallest file")
     return Goal(objective=objective, target=target, floor=floor, format=request.format)
@@ -97,23 +115,19 @@ def make_goal(request: Request, metric: Metric) -> Goal:
 
 def prepare(task: Task, request: Request, folder: Path) -> Prepared:
     """Write and measure the baseline into `folder`. Raises where the model can't be exported or knows nothing."""
-    goal, budget = make_goal(request, task.metric), parse_budget(request.budget)
+    goal, budget = make_goal(request, task.metric, blind=task.blind), parse_budget(request.budget)
+    parse_also(request.also, task.model)
+    if is_large(task.model):
+        return _prepare_large(task, request, goal, folder)
     threads = request.threads or physical_cores()
     graph = export(task.model, task.example)
     baseline = write_bytes(folder / "baseline.onnx", slim(graph).SerializeToString())
     runtime = Runtime(baseline, threads)
     others = task.data.select.inputs[-CHECKED:]  # what export froze from the example agrees there
-    check_float_file(task.model, others, runtime.run(others))
-    outputs = runtime.outputs(task.data.select)
-    scores = scores_from(outputs, task.data.select, task.metric)
-    quality = task.metric.quality(scores)
-    if not math.isfinite(quality):
-        raise BadInput(
-            f"the model's {task.metric.name} on select is not a finite number; check its outputs, --mean and --std"
-        )
-    if not request.force:
-        _refuse_chance(task, quality, outputs.shape[1])
-    facts = profile(task.model, graph, sample_shape(task.example), int(outputs.shape[1]))
+    answers = runtime.run(others)
+    check_float_file(task.model, others, answers)
+    scores, quality = _judged(task, runtime, request, _width(answers.shape))
+    facts = profile(task.model, graph, sample_shape(task.example), _width(answers.shape))
     meter = find_meter()
     if goal.objective == "latency":
         value = time_files([baseline], task.example, request.batch, threads)[0].median
@@ -121,19 +135,62 @@ def prepare(task: Task, request: Request, folder: Path) -> Prepared:
         value = measure([baseline], task.example, threads, meter)[0].value
     else:
         value = objective_of(baseline, goal.objective)
+    allowed = _allowed(goal, task, quality)
+    needed = goal.target.ratio(value)
+    return Prepared(task, goal, budget, facts, baseline, scores, quality, value, allowed, needed, threads, meter)
+
+
+def _judged(task: Task, runtime: Runtime, request: Request, classes: int) -> tuple[np.ndarray[Any, Any], float]:
+    """Return the original's scores and quality on *select*. Raises BadInput where it knows nothing."""
+    scores, _ = runtime.judged(task.data.select, task.metric)
+    quality = task.metric.quality(scores)
+    if not math.isfinite(quality):
+        raise BadInput(
+            f"the model's {task.metric.name} on select is not a finite number; check its outputs, --mean and --std"
+        )
+    if not request.force:
+        _refuse_chance(task, quality, classes)
+    return scores, quality
+
+
+def _allowed(goal: Goal, task: Task, quality: float) -> float:
     allowed = goal.floor.allowed_drop(quality, higher_is_better=task.metric.higher_is_better)
     if allowed < 0:
         raise BadInput(
             f"--min-quality {goal.floor.text}: the original itself reaches only {quality:.2f} on select; "
             "lower the floor"
         )
+    return allowed
+
+
+def _prepare_large(task: Task, request: Request, goal: Goal, folder: Path) -> Prepared:
+    """Describe and judge a model over 2 GB without a second copy of its weights. Raises BadInput for what needs one."""
+    if goal.objective != "size" or goal.format != "onnx":
+        what = f"--format {goal.format}" if goal.objective == "size" else f"--objective {goal.objective}"
+        raise BadInput(f"{what}: not for weights over 2 GB, which only become fewer bits; use size, and format onnx")
+    task = replace(task, notes=(*task.notes, LARGE_NOTE))
+    width = _width(tuple(answer(task.model, task.example).shape))
+    path = folder / "baseline.onnx"
+    described = describe_large(task.model, task.example, path)
+    scores, quality = _judged(task, Module(task.model, task.example), request, width)
+    facts = profile(task.model, named_graph(task.model, task.example), sample_shape(task.example), width)
+    value, allowed = float(described), _allowed(goal, task, quality)
     needed = goal.target.ratio(value)
-    return Prepared(task, goal, budget, facts, baseline, scores, quality, value, allowed, needed, threads, meter)
+    threads = request.threads or physical_cores()
+    nothing = parse_budget("none")
+    return Prepared(
+        task, goal, nothing, facts, path, scores, quality, value, allowed, needed, threads, described=described
+    )
+
+
+def _width(answers: tuple[int, ...]) -> int:
+    """Return how many classes or values a model answers with at each place; 1 for one number a sample."""
+    return int(answers[class_dimension(answers)]) if len(answers) > 1 else 1
 
 
 def _refuse_chance(task: Task, quality: float, classes: int) -> None:
     targets = task.data.select.targets
-    if task.metric.name != "accuracy" or targets is None:
+    if task.metric.name != "accuracy" or not task.metric.binary or targets is None:
         return
     commonest = int(targets.bincount().max()) / len(targets)
     chance = max(commonest, 1 / classes)
@@ -157,7 +214,8 @@ def fingerprint(prepared: Prepared, request: Request) -> dict[str, Any]:
     """Return what the values of a journal depend on: the flags, the model's file and the data."""
     data = prepared.task.data
     checksums = [_checksum(split) for split in (data.train, data.select, data.report)]
-    return flags_of(request) | {"model": sha256(prepared.baseline), "data": checksums}
+    weights = {} if prepared.described is None else {"weights": checksum(prepared.task.model)}  # not in the file
+    return flags_of(request) | {"model": sha256(prepared.baseline), "data": checksums} | weights
 
 
 def _checksum(split: Split) -> int:
@@ -182,18 +240,20 @@ def make_heuristics(prepared: Prepared, request: Request, spent: float) -> Heuri
         backend=request.backend,
         train_samples=len(task.data.train),
         calibration_samples=len(task.data.calibration),
-        labelled=task.metric.name != "agreement",
-        class_scores=(request.loss or default_loss(task.metric)) == "cross-entropy",
+        labelled=task.metric.name not in (OWN_ANSWERS if request.loss else UNTAUGHT),
+        class_scores=task.loss in CLASS_LOSSES,
         augmented=task.augment is not None,
     )
-    tried: dict[str, Any] = {}
+    if prepared.described is not None:
+        return facts  # nothing can be tried on copies
+    found_out: dict[str, Any] = {}
     finite = math.isfinite(prepared.needed)
     if chooses_codes(facts) and finite:
         found = losses(task, prepared.profile, prepared.value / prepared.needed, packed=facts.packed)
-        tried["code_losses"] = tuple(found.items())
+        found_out["code_losses"] = tuple(found.items())
     if facts.objective == "latency":
-        tried["blocks"] = count_blocks(task)
-    facts = facts.model_copy(update=tried)
+        found_out["blocks"] = count_blocks(task)
+    facts = facts.model_copy(update=found_out)
     if compared := structures(facts):
         found = structure_losses(task, prepared.profile, compared, prepared.needed)
         facts = facts.model_copy(update={"structure_losses": tuple(found.items())})
@@ -217,13 +277,15 @@ def _affordable(prepared: Prepared, spent: float) -> float:
 
 def make_plan(prepared: Prepared, request: Request, base: Path, spent: float) -> Plan:
     """Return the recipe's plan, or walk the trees. Raises CannotCompress with every refusal of a technique at once."""
-    replayed = request.recipe is not None
-    plan = (
-        read_recipe(base / request.recipe)
-        if request.recipe is not None
-        else select(make_heuristics(prepared, request, spent))
-    )
-    plan = _tried(prepared, plan, replayed=replayed)
+    if request.recipe is not None:
+        plan, epochs = read_recipe(base / request.recipe), _affordable(prepared, spent)
+    else:
+        facts = make_heuristics(prepared, request, spent)
+        plan, epochs = select(facts), facts.epochs_affordable
+    if prepared.described is not None:
+        plan = for_large(plan, replayed=request.recipe is not None)
+    plan = plan.model_copy(update={"epochs": epochs})
+    plan = tried(prepared.task, prepared.profile, plan, replayed=request.recipe is not None)
     problems = []
     for step in (*plan.quick, *plan.steps):
         refusals = (technique_for(step).refuses(prepared.profile, step), lacking(prepared.task, step))
@@ -231,58 +293,3 @@ def make_plan(prepared: Prepared, request: Request, base: Path, spent: float) ->
     if problems:
         raise CannotCompress("; ".join(problems))
     return plan
-
-
-def lacking(task: Task, action: Action) -> str | None:
-    """Return in one line which data an action needs that isn't there, or None."""
-    data, needs = task.data, technique_for(action).needs
-    if "training" in needs and not len(data.train):
-        return f"{action.kind}: needs training data, and there is none; give a train split, or leave that step out"
-    if "calibration" in needs and not len(data.calibration):
-        return f"{action.kind}: needs samples to calibrate on, and there are none; give training data"
-    return missing_labels(action, data.train) if isinstance(action, Distillation) else None
-
-
-def _tried(prepared: Prepared, plan: Plan, *, replayed: bool) -> Plan:
-    """Try on a copy what a model may resist, and leave it out of the plan, or replace it, where it does: with a note.
-
-    Changes of the structure are tried at strength 0, simulated integers without training. Raises CannotCompress when a
-    recipe asks for it all the same, or nothing else is left to do.
-    """
-    context = Context(prepared.task, prepared.profile, 0, Silent())
-    kept = plan
-    for step in plan.steps:
-        if not (step.restructures or (step.trains and step.integers)):
-            continue
-        gentle = step.model_copy(update={"strength": 0.0}) if "strength" in type(step).model_fields else step
-        try:
-            technique_for(step).apply(copy.deepcopy(prepared.task.model), gentle.untrained() or gentle, context)
-        except CannotCompress as error:
-            instead = step.instead()
-            rest = tuple(instead or other if other is step else other for other in kept.steps)
-            rest = tuple(other for other in rest if other is not step)
-            if not any(other.restructures for other in rest):
-                rest = tuple(other for other in rest if not other.recovers)  # there is nothing to recover from
-            if replayed or not rest:
-                raise
-            how = "is left out" if instead is None else f"gives way to {instead.kind}"
-            kept = kept.model_copy(update={"steps": rest, "notes": (*kept.notes, f"{step.kind} {how}: {error}")})
-    return kept
-
-
-def read_recipe(path: Path) -> Plan:
-    """Read the actions of a recipe.yaml."""
-    try:
-        data = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise BadInput(f"--recipe {path}: can't be read ({error.strerror}); give a recipe.yaml") from error
-    except UnicodeDecodeError as error:
-        raise BadInput(f"--recipe {path}: not text; give the recipe.yaml of a finished run") from error
-    except yaml.YAMLError as error:
-        raise BadInput(
-            f"--recipe {path}: not valid YAML ({one_line(error)}); use the recipe.yaml of a finished run"
-        ) from error
-    steps = data.get("steps") if isinstance(data, dict) else None
-    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
-        raise BadInput(f"--recipe {path}: has no list `steps`; use the recipe.yaml of a finished run")
-    return Plan(steps=tuple(parse_action(step) for step in steps), decisions=(), notes=(f"replayed from {path.name}",))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when its library is imported; tests that start processes hand it on
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -19,8 +19,8 @@ HOUSE = Path(easycompress.__file__).parent
 ORDER = (
     "core", "codes", "metrics", "training", "intake", "artifact", "measure", "technique",
     "pruning distillation quantization lc",
-    "techniques", "selection", "executor", "report", "prepare", "deliver", "api", "demo",
-    "cli_flags", "cli_files", "cli",
+    "techniques", "selection", "executor", "report", "prepare", "deliver", "assemble", "api", "demo", "starter", "init",
+    "cli_flags", "cli_files", "cli_init", "cli",
 )  # fmt: skip
 """A folder or module may import only from entries before its own; those on one line never import each other."""
 

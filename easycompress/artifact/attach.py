@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from easycompress.artifact.decode import decode
+from easycompress.artifact.gates import unstack
 from easycompress.artifact.session import constants
 from easycompress.codes.composed import Additive, Scaled
 from easycompress.codes.lowrank import LowRank
@@ -59,7 +60,8 @@ def own_names(proto: onnx.ModelProto, codes: dict[str, Code]) -> onnx.ModelProto
     """Return an equivalent graph that holds every coded weight dense and once, under its parameter's name.
 
     Export stores a linear layer's weight on (N, T, C) inputs transposed under a made-up name, and a tied one under any
-    of its names or several times: they are found by content, and a Transpose is put where one is needed. A parameter of
+    of its names or several times: they are found by content, and a Transpose is put where one is needed, or what
+    stacks a recurrent layer's gates. A parameter of
     which another in `codes` is the copy may have no tensor. Raises CannotCompress, naming the weight, where the graph
     holds other values than its code, or none of them.
     """
@@ -68,6 +70,11 @@ def own_names(proto: onnx.ModelProto, codes: dict[str, Code]) -> onnx.ModelProto
 
 def _dense(codes: dict[str, Code]) -> dict[str, Array]:
     return {name: code.dense().detach().cpu().numpy() for name, code in codes.items()}
+
+
+def _parameter_of(matrix: Array, codes: dict[str, Code], dense: dict[str, Array]) -> tuple[str, Array] | None:
+    """Return the parameter whose code says `matrix`, with the code's own values; None where there is none."""
+    return next(((name, dense[name]) for name, code in codes.items() if _same(code, dense[name], matrix)), None)
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,7 @@ def _with_own_names(proto: onnx.ModelProto, codes: dict[str, Code], dense: dict[
     result = onnx.ModelProto()
     result.CopyFrom(proto)
     graph = result.graph
+    unstack(graph, lambda matrix: _parameter_of(matrix, codes, dense))
     copies = [place for place in _places(graph, codes, dense) if place.tensor != place.parameter]
     spare = {place.tensor for place in copies}
     kept = [tensor for tensor in graph.initializer if tensor.name not in spare]

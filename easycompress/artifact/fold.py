@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from easycompress.core.inputs import answer
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from easycompress.core.inputs import Inputs
 
 FOLDABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -92,6 +90,37 @@ def fold_checked(model: nn.Module, example: Inputs) -> list[tuple[str, str]]:
                 _replace(model, pair[0], before[0])
                 _replace(model, pair[1], before[1])
     return folded
+
+
+class ChannelScale(nn.Module):
+    """What a batch norm in evaluation mode does, as a product and a sum that no exporter folds into a weight."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        known: Any = norm
+        scale = torch.rsqrt(known.running_var + known.eps) * (1 if known.weight is None else known.weight.detach())
+        shift = (0 if known.bias is None else known.bias.detach()) - known.running_mean * scale
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale and shift the channels of x (N, C, ...)."""
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        return x * self.scale.view(shape) + self.shift.view(shape)
+
+
+def unfold(model: nn.Module) -> None:
+    """Put a ChannelScale in the place of every batch norm, in place.
+
+    The exporter folds norms that `fold` leaves alone: those behind transposed convolutions, and behind layers that run
+    more than once. A weight would then have other values than its code.
+    """
+    for name, module in list(model.named_modules()):
+        if isinstance(module, NORMS) and module.running_mean is not None:
+            _replace(model, name, ChannelScale(module))
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:

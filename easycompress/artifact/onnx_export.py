@@ -44,6 +44,22 @@ def export(model: nn.Module, example: Inputs) -> onnx.ModelProto:
     initializers keep the parameters' names (see `slim.slim` for the smallest form).
     Raises CannotCompress with the operator's name when ONNX has no form for it.
     """
+    proto: onnx.ModelProto = traced(model, example).model_proto
+    return finished(proto)
+
+
+def finished(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a graph that the exporter made, changed in place: a version every runtime reads, one name for batches."""
+    proto.ir_version = min(proto.ir_version, IR_VERSION)
+    _name_batch(proto)
+    return proto
+
+
+def traced(model: nn.Module, example: Inputs) -> torch.onnx.ONNXProgram:
+    """Return what `export` makes its graph of; the values are named after the nodes of `exported_program`.
+
+    Raises CannotCompress as `export` does.
+    """
     was_training = model.training
     model.eval()
     try:
@@ -67,10 +83,7 @@ def export(model: nn.Module, example: Inputs) -> onnx.ModelProto:
         model.train(was_training)
     if program is None:
         raise CannotCompress("the ONNX exporter returned no graph for this model")
-    proto: onnx.ModelProto = program.model_proto
-    proto.ir_version = min(proto.ir_version, IR_VERSION)
-    _name_batch(proto)
-    return proto
+    return program
 
 
 def _name_batch(proto: onnx.ModelProto) -> None:
@@ -86,14 +99,23 @@ def _name_batch(proto: onnx.ModelProto) -> None:
 def _flattened(model: nn.Module, example: Inputs) -> tuple[nn.Module, tuple[Tensor, ...], list[str]]:
     """Return a module that takes and returns plain tensors in order, its inputs, and the names of its outputs.
 
+    An output that is called like a parameter gets `_answer` behind its name: a graph has each name once.
+
     From one tensor to one tensor, that is the model itself. Else it is a shallow copy with another forward: its
     parameters are the model's own, under their own names, which a module around the model would change.
     """
     made = call(model, example)
     names = list(tensors_of(made))
     tensors = parts(example)
+    taken = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
+    if clash := taken.intersection(names_of(model, example)):
+        raise CannotCompress(
+            f"{min(clash)}: an input and a parameter of the model have this name, and a file tells them apart by it; "
+            "rename the argument of forward"
+        )
+    outputs = [f"{name}_answer" if name in taken else name for name in names]
     if isinstance(example, Tensor) and isinstance(made, Tensor):
-        return model, tensors, names
+        return model, tensors, outputs
 
     def forward(*given: Tensor) -> tuple[Tensor, ...]:
         positional, keywords = arguments(like(example, given))
@@ -102,7 +124,7 @@ def _flattened(model: nn.Module, example: Inputs) -> tuple[nn.Module, tuple[Tens
 
     flat: Any = copy.copy(model)
     flat.forward = forward
-    return flat, tensors, names
+    return flat, tensors, outputs
 
 
 def _dynamic(flat: nn.Module, tensors: tuple[Tensor, ...]) -> tuple[Any, ...]:
@@ -129,6 +151,11 @@ def _refusal(error: BaseException) -> str:
         if match:
             operator = match[1] or "on complex numbers"
             return f"operator {operator} has no ONNX form, so no file could run it; replace it in the model's forward"
+    if any("data-dependent" in text for text in texts):
+        return (
+            "operator aten._local_scalar_dense (float(), int(), .item() or an if on a tensor): the model's forward "
+            "decides in Python on values of its data, which no file can hold; use torch.where instead"
+        )
     for text in reversed(texts):  # the deepest says it without the exporter's advice
         if any(sign in text for sign in ("ConstraintViolation", "specialized", "Constraints violated", "static shape")):
             return (

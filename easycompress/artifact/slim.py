@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from easycompress.artifact.external import bytes_in, is_outside, is_transposed, parameter_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -25,7 +27,7 @@ WINDOWED = ("Conv", "ConvTranspose", "MaxPool", "AveragePool")
 def slim(proto: onnx.ModelProto, keep: frozenset[str] = frozenset()) -> onnx.ModelProto:
     """Return an equivalent graph without metadata, spare types, defaults and doubles.
 
-    Inputs, outputs and the tensors in `keep` keep their names.
+    Inputs, outputs and the tensors in `keep` keep their names. Weights outside the graph stay there.
     """
     result = onnx.ModelProto()
     result.CopyFrom(proto)
@@ -97,7 +99,7 @@ def _raw(tensor: onnx.TensorProto) -> None:
     """Store a small tensor's typed fields as raw bytes: varints of int32 data can take ten bytes a value."""
     tensor.ClearField("doc_string")
     del tensor.metadata_props[:]
-    if tensor.raw_data or tensor.data_type == onnx.TensorProto.STRING:
+    if tensor.raw_data or is_outside(tensor) or tensor.data_type == onnx.TensorProto.STRING:
         return
     name = tensor.name
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), name))
@@ -111,12 +113,13 @@ def _drop_unused(graph: onnx.GraphProto, fixed: set[str]) -> None:
 
 
 def _merge_equal_initializers(graph: onnx.GraphProto, fixed: set[str]) -> None:
-    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    first: dict[tuple[int, tuple[int, ...], bytes, str | None, bool], str] = {}
     renamed: dict[str, str] = {}
     kept = []
     for tensor in graph.initializer:
-        key = (tensor.data_type, tuple(tensor.dims), tensor.raw_data)
-        if tensor.raw_data and key in first and tensor.name not in fixed:
+        outside = (parameter_of(tensor), is_transposed(tensor))
+        key = (tensor.data_type, tuple(tensor.dims), tensor.raw_data, *outside)
+        if (tensor.raw_data or is_outside(tensor)) and key in first and tensor.name not in fixed:
             renamed[tensor.name] = first[key]
             continue
         first.setdefault(key, tensor.name)
@@ -154,12 +157,12 @@ def _kept_names(graph: onnx.GraphProto, fixed: set[str]) -> dict[str, str]:
     for tensor in graph.initializer:
         plain = tensor.name.removesuffix("_quantized")
         cost = len(plain) * (1 + uses.get(tensor.name, 0))
-        if tensor.name not in fixed and plain not in taken and cost <= NAME_SHARE * len(tensor.raw_data):
+        if tensor.name not in fixed and plain not in taken and cost <= NAME_SHARE * bytes_in(tensor):
             kept[tensor.name] = plain
             taken.add(plain)
     rebuilt = [name for name in _rebuilt(graph) if name not in taken]
     cost = sum(len(name) * (1 + uses.get(name, 0)) for name in rebuilt)
-    if cost <= NAME_SHARE * sum(len(tensor.raw_data) for tensor in graph.initializer):
+    if cost <= NAME_SHARE * sum(bytes_in(tensor) for tensor in graph.initializer):
         kept |= {name: name for name in rebuilt}
     return kept
 

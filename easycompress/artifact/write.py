@@ -12,7 +12,8 @@ import torch
 from easycompress.artifact.attach import attach_codes, own_names
 from easycompress.artifact.container import dense_graph, write_ecz
 from easycompress.artifact.exports import Exports
-from easycompress.artifact.fold import find_pairs, fold_checked
+from easycompress.artifact.fold import find_pairs, fold_checked, unfold
+from easycompress.artifact.large import is_large, write_large
 from easycompress.artifact.slim import slim
 from easycompress.codes.composed import Scaled
 from easycompress.core.errors import CannotCompress
@@ -48,8 +49,13 @@ def write_model(
 
     `codes` are the stored forms of parameters: the file holds them and decodes itself. Where `passes` rewrite the graph
     they decide how weights are stored. With `packed` an .ecz file of the same graph stands beside it and counts.
-    `exports` remembers graphs from one call to the next.
+    `exports` remembers graphs from one call to the next. A large model's weights aren't held twice: passes get a graph
+    that names them (see artifact.large), and over 2 GB they lie in one file beside `path`.
     """
+    if is_large(model):
+        if packed or (codes and not passes):
+            raise CannotCompress("a model over 2 GB has no packed file and no coded one; use weight-only quantization")
+        return write_large(model, example, path, passes)
     exports = exports or Exports()
     if codes and not passes:
         skeleton, stored = _coded(model, example, codes, exports)
@@ -94,6 +100,7 @@ def _coded(
             stored[weight] = Scaled(codes[weight], scales[layer].half().float())
             module.weight.copy_(stored[weight].dense())
             module.bias.copy_(module.bias.half().float())
+    unfold(treated)
     skeleton = slim(own_names(exports.export(treated, example), stored), keep=frozenset(stored))
     present = {tensor.name for tensor in skeleton.graph.initializer}
     return skeleton, {name: code for name, code in stored.items() if name in present}

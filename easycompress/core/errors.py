@@ -2,6 +2,7 @@
 
 EasyCompressError
 |- BadInput            exit 2   the input or the request is wrong; the text says what, where and what to do instead
+|  `- Crashed           exit 2   the user's own code raised; the command line shows its traceback below the one line
 `- CannotCompress      exit 3   this model can't be compressed that way; the text names the layer or operator
 
 A goal that was not met is not an error: it is a verdict (see core.outcome).
@@ -23,6 +24,10 @@ class BadInput(EasyCompressError):
     """The user's input is wrong, missing or contradictory."""
 
     exit_code = 2
+
+
+class Crashed(BadInput):
+    """The user's own code raised. `__cause__` is what it raised, with its traceback."""
 
 
 class CannotCompress(EasyCompressError):

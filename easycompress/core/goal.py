@@ -55,20 +55,26 @@ class Floor(Frozen):
     """How much quality may be lost. `text` repeats the user's own words.
 
     kind `points`: absolute, in the metric's unit (percentage points for accuracy). kind `relative`: a share of the
-    baseline's quality, 0.01 for `1%rel`. kind `level`: the quality that must be kept, in the metric's unit.
+    baseline's quality, 0.01 for `1%rel`. kind `level`: the quality that must be kept, in the metric's unit. kind
+    `none`: there is no data to judge quality by.
     """
 
-    kind: Literal["points", "relative", "level"]
+    kind: Literal["points", "relative", "level", "none"]
     value: float
     text: str
 
     def allowed_drop(self, baseline_quality: float, *, higher_is_better: bool = True) -> float:
-        """Return the largest permitted drop in the metric's unit, positive = worse."""
+        """Return the largest permitted drop in the metric's unit, positive = worse; infinite for `none`."""
+        if self.kind == "none":
+            return math.inf
         if self.kind == "points":
             return self.value
         if self.kind == "relative":
             return self.value * abs(baseline_quality)
         return baseline_quality - self.value if higher_is_better else self.value - baseline_quality
+
+
+NO_FLOOR = Floor(kind="none", value=0.0, text="none")
 
 
 class Goal(Frozen):

@@ -34,6 +34,9 @@ class Bundle:
         return Bundle(tuple(tensor[places] for tensor in self.tensors), self.names)
 
 
+TWINS = (("start_logits", "end_logits"),)
+"""Outputs that are an answer only together: where a span of tokens begins and where it ends."""
+
 Inputs: TypeAlias = Union[Tensor, Bundle]  # noqa: UP007 - evaluated at run time, on Python 3.10 too
 
 
@@ -82,7 +85,18 @@ def answer(model: nn.Module, inputs: Inputs) -> Tensor:
 
 
 def first(output: Any) -> Tensor:  # noqa: ANN401 - whatever a forward returns
-    """Return the first tensor of an output. Raises TypeError where there is none."""
+    """Return the answer in an output: its first tensor, or the TWINS in it, stacked: (N, T) and (N, T) -> (N, T, 2).
+
+    Raises TypeError where there is none.
+    """
+    if isinstance(output, Mapping) or hasattr(output, "keys"):
+        for twins in TWINS:
+            if all(isinstance(output.get(name), Tensor) for name in twins):
+                return torch.stack([output[name] for name in twins], -1)
+    return _first_tensor(output)
+
+
+def _first_tensor(output: Any) -> Tensor:  # noqa: ANN401 - whatever a forward returns
     for tensor in _tensors(output):
         return tensor
     raise TypeError(f"the model's output, {type(output).__name__}, holds no tensor")
@@ -114,6 +128,19 @@ def chunks(inputs: Inputs, size: int) -> Iterator[Inputs]:
     """Yield the samples in order, at most `size` at a time."""
     for start in range(0, len(inputs), size):
         yield inputs[start : start + size]
+
+
+CHUNK_SAMPLES, CHUNK_BYTES = 500, 256_000_000
+"""Samples answered at a time, and the bytes of their answers: a language model scores every word at every place."""
+
+
+def chunk_size(model: nn.Module, inputs: Inputs) -> int:
+    """Return how many samples to ask a model at a time: CHUNK_SAMPLES, or as many as keep to CHUNK_BYTES."""
+    if not len(inputs):
+        return CHUNK_SAMPLES
+    with torch.no_grad():
+        each = 4 * answer(model, inputs[:1]).numel()
+    return max(1, min(CHUNK_SAMPLES, CHUNK_BYTES // max(each, 1)))
 
 
 def repeated(inputs: Inputs, count: int) -> Inputs:
@@ -176,7 +203,7 @@ def tensors_of(output: Any) -> dict[str, Tensor]:  # noqa: ANN401 - whatever a f
 
     Caches, hidden states and whatever else is nested in it are left out, unless the answer itself is among them.
     """
-    answer_ = first(output)
+    answer_ = _first_tensor(output)
     if isinstance(output, Mapping) or hasattr(output, "items"):
         found = {str(name): value for name, value in output.items() if isinstance(value, Tensor)}
     elif isinstance(output, (tuple, list)):

@@ -115,10 +115,11 @@ class Plan(Frozen):
 
     `quick` is a chain of actions without training that is tried first: where it meets the goal `steps` aren't needed.
     `notes` are plain sentences: fallbacks to the nearest technique that exists, what was left out and for what reason,
-    suggestions.
+    suggestions. `epochs` is how many of the original model's training epochs the budget was found to pay for.
     """
 
     steps: tuple[Action, ...]
     decisions: tuple[Decision, ...]
     notes: tuple[str, ...] = ()
     quick: tuple[Action, ...] = ()
+    epochs: float = 0.0

@@ -13,16 +13,19 @@ class Request(Frozen):
     """The inputs of one run, in the user's own words. Keyword and field names are the flags with underscores.
 
     `model` is a path, or a label when the model was handed over in Python. `mean` and `std` are per channel, of images
-    scaled to 0..1. `batch` and `threads` say what latency is judged at; `threads` 0 means the physical cores.
+    scaled to 0..1. `columns`: a table's inputs and label, `text,label`. `shape`: that of one sample where there is no
+    data, `3,224,224`. `batch` and `threads`: what latency is judged at; `threads` 0 means the physical cores.
     """
 
     model: str
     factory: str | None = None
     data: str | None = None
+    columns: str | None = None
+    shape: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     augment: str = "none"
-    metric: str = "accuracy"
+    metric: str | None = None
     loss: str | None = None
     objective: str = "size"
     target: str | None = None
@@ -38,4 +41,5 @@ class Request(Frozen):
     trust_pickle: bool = False
     force: bool = False
     recipe: str | None = None
+    also: str | None = None
     out: str | None = None

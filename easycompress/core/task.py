@@ -52,8 +52,12 @@ class Splits:
 
 @dataclass(frozen=True)
 class Metric:
-    """One score a sample: `scores(outputs, targets)` -> float array (N,); the quality is `scale` x their mean.
+    """How good a model is on a split.
 
+    `scores(outputs, targets)` gives what each sample contributes: one number, (N,), or a row of them, (N, K). Of one
+    number the quality is `scale` x the mean. Of rows it is `scale` x `of_means(means)`, a function of the columns'
+    means ((..., K) -> (...): F1, perplexity, R2), or `scale` x `of_rows(rows)` for what the means don't determine
+    ((N, K) -> number: a rank correlation, a user's metric of the whole split).
     `binary` scores are 0 or 1 (accuracy, agreement): the drop then has a closed-form bound.
     """
 
@@ -63,10 +67,20 @@ class Metric:
     percent: bool = False
     binary: bool = False
     higher_is_better: bool = True
+    of_means: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]] | None = None
+    of_rows: Callable[[np.ndarray[Any, Any]], float] | None = None
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether the quality is the mean of one number a sample."""
+        return self.of_means is None and self.of_rows is None
 
     def quality(self, scores: np.ndarray[Any, Any]) -> float:
-        """Return the quality of a split in the metric's unit from its per-sample scores."""
-        return self.scale * float(scores.mean())
+        """Return the quality of a split in the metric's unit from what its samples contribute."""
+        if self.of_rows is not None:
+            return self.scale * float(self.of_rows(scores))
+        means = scores.mean(axis=0)
+        return self.scale * float(means if self.of_means is None else self.of_means(means))
 
 
 @dataclass(frozen=True)
@@ -74,7 +88,8 @@ class Task:
     """What is to be compressed. The model is in evaluation mode, float32, on the CPU, and never changed.
 
     `example` is a small batch (2, ...) of real inputs. `loss(outputs, targets)` -> scalar. `augment` changes a batch of
-    training inputs, None for none. `checkpoint_bytes` is what the user's own file weighs, None in Python.
+    training inputs, None for none. `checkpoint_bytes` is what the user's own file weighs, None in Python. `blind`:
+    there is no data, *select* and *report* hold random inputs, and what the metric says of them proves nothing.
     """
 
     model: nn.Module
@@ -85,3 +100,4 @@ class Task:
     augment: Callable[[Inputs], Inputs] | None = None
     checkpoint_bytes: int | None = None
     notes: tuple[str, ...] = field(default=())
+    blind: bool = False

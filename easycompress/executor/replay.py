@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +10,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from easycompress.artifact.pt2 import PROGRAM
 from easycompress.codes.reading import read_code
 from easycompress.core.errors import BadInput, EasyCompressError, one_line
 from easycompress.core.files import read_json
 from easycompress.core.inputs import Bundle, parts
+from easycompress.intake.computed import plain_weights
+from easycompress.intake.detection import as_tensors
+from easycompress.intake.exported import read_exported
+from easycompress.intake.models import load_model
 from easycompress.techniques import technique_named
 
 if TYPE_CHECKING:
@@ -45,13 +51,20 @@ def record_json(
     }
 
 
-def load(out: str | Path, factory: Callable[[], nn.Module]) -> nn.Module:
+def load(out: str | Path, factory: Callable[[], nn.Module] | str | Path | None = None) -> nn.Module:
     """Return the compressed module, in evaluation mode, ready to train on.
 
-    `out` is a folder that easycompress wrote, `factory` what makes the original module. Coded weights are dense again,
-    on their grid; activations are float. No pickle is read. Raises BadInput when folder and factory don't fit.
+    `out` is a folder that easycompress wrote, `factory` what makes the original module, or the .pt2 or .onnx file that
+    it was. Without it the module comes from OUT/model.pt2, which holds its own graph: it is there when the original was
+    such a file, or with `also="pt2"`. Coded weights are dense again, on their grid; activations are float. No pickle is
+    read. Raises BadInput when folder and factory don't fit.
     """
     folder = Path(out)
+    if factory is None:
+        if not (folder / PROGRAM).is_file():
+            raise BadInput(f"{folder}: holds no {PROGRAM}; give factory=, which makes the original module")
+        return read_exported(folder / PROGRAM, trust_pickle=False)[0].eval()
+    make = factory if callable(factory) else partial(_original, Path(factory))
     record = read_json(folder / "record.json")
     schema = record.get("schema") if isinstance(record, dict) else None
     if schema != SCHEMA:
@@ -64,13 +77,20 @@ def load(out: str | Path, factory: Callable[[], nn.Module]) -> nn.Module:
         raise BadInput(
             f"{folder}/model.safetensors: can't be read ({one_line(error)}); give a folder that easycompress finished"
         ) from error
-    return rebuild(factory().float().eval(), record, tensors, str(folder))
+    return rebuild(make().float().eval(), record, tensors, str(folder))
+
+
+def _original(path: Path) -> nn.Module:
+    """Return the module of the .pt2 or .onnx file that was compressed."""
+    return load_model(path, None, path.parent, trust_pickle=False).model
 
 
 def rebuild(model: nn.Module, record: dict[str, Any], tensors: dict[str, Tensor], where: str) -> nn.Module:
     """Replay `record` on a fresh `model` and fill in `tensors`. Raises BadInput, beginning with `where`."""
     try:
         example = _example(record)
+        plain_weights(model)
+        model = as_tensors(model, example)
         for entry in record["records"]:
             model = technique_named(entry["kind"]).replay(model, entry["record"], example)
         state = dict(tensors)

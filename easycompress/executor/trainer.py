@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from easycompress.core.inputs import answer, are_images
+from easycompress.core.inputs import answer, are_images, chunk_size
 from easycompress.distillation.settings import Distillation
 from easycompress.distillation.technique import fitting, make_term
 from easycompress.executor.guard import comfortable
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 BATCH = 128
 """Training batch size."""
-
-EVALUATION_BATCH = 500
 
 RECOVERY_SHARE = 0.1
 """Share of an attempt's epochs that each recovery between two prunings takes, at least one epoch."""
@@ -128,7 +126,8 @@ class Trainer:
         """Return the quality on *select* in PyTorch, larger is better, and remember the scores for `enough`."""
         metric, parts = self.task.metric, []
         with torch.no_grad():
-            for inputs, targets in self.task.data.select.batches(EVALUATION_BATCH):
+            select = self.task.data.select
+            for inputs, targets in select.batches(chunk_size(model, select.inputs)):
                 outputs = answer(model, inputs).float()
                 parts.append(metric.scores(outputs, targets if targets is not None else torch.empty(0)))
         self._scores = np.concatenate(parts)

@@ -1,4 +1,4 @@
-"""easycompress.toml: every flag, written once beside the model."""
+"""easycompress.toml or easycompress.yaml: every flag, written once beside the model."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from easycompress.core.errors import BadInput, one_line
 from easycompress.core.request import Request
+from easycompress.intake.hub import is_hub_name
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,22 +22,31 @@ else:
 
 NAME = "easycompress.toml"
 
+NAMES = (NAME, "easycompress.yaml", "easycompress.yml")
+
 FLOORS = {"max_drop", "min_quality"}
 
 
 def find_config(model: str) -> Path | None:
-    """Return the toml beside the model, else the one in the working folder, else None."""
-    for folder in (Path(model).parent, Path()):
-        if (folder / NAME).is_file():
-            return folder / NAME
+    """Return the file of settings beside the model, else the one in the working folder, else None.
+
+    Raises BadInput where a folder has two.
+    """
+    place = Path(model)
+    for folder in (place, place.parent, Path()):  # a Hugging Face folder may hold its own
+        found = [folder / name for name in NAMES if (folder / name).is_file()]
+        if len(found) > 1:
+            raise BadInput(f"{found[0]} and {found[1].name}: two files of settings; keep one of them")
+        if found:
+            return found[0]
     return None
 
 
 def make_request(model: str, flags: dict[str, Any], *, use_file: bool = True) -> tuple[Request, Path]:
     """Return the request of a command line and the folder that its relative names start from.
 
-    `flags` holds what the line gave, None for what it didn't. The toml fills the gaps, with paths relative to itself;
-    a name given on the line is relative to the working folder, as everywhere. `use_file` False: no toml is looked for,
+    `flags` holds what the line gave, None for what it didn't. The file fills the gaps, with paths relative to itself;
+    a name given on the line is relative to the working folder, as everywhere. `use_file` False: no file is looked for,
     as for a module handed over in Python, which stands beside nothing.
     """
     given = {key: value for key, value in flags.items() if value is not None}
@@ -66,12 +77,7 @@ def make_request(model: str, flags: dict[str, Any], *, use_file: bool = True) ->
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise BadInput(f"{path}: can't be read ({error.strerror}); mend or remove it") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f'{path}: not valid TOML: {one_line(error)}; write lines such as data = "digits"') from error
+    data = _parsed(path)
     values = {key.replace("-", "_"): value for key, value in data.items()}
     unknown = sorted(values.keys() - Request.model_fields.keys())
     if unknown:
@@ -82,6 +88,8 @@ def _read(path: Path) -> dict[str, Any]:
     for key in ("mean", "std"):
         if isinstance(values.get(key), (int, float)):
             values[key] = [values[key]]
+    if isinstance(values.get("columns"), list):
+        values["columns"] = ",".join(map(str, values["columns"]))
     values.pop("model", None)
     for key in ("target", "max_drop", "min_quality", "budget"):
         if key in values:
@@ -89,6 +97,20 @@ def _read(path: Path) -> dict[str, Any]:
     if isinstance(values.get("out"), str):
         values["out"] = str(path.resolve().parent / values["out"])
     return values
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    kind, line = ("TOML", 'data = "digits"') if path.suffix == ".toml" else ("YAML", "data: digits")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        data = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text) or {}
+    except OSError as error:
+        raise BadInput(f"{path}: can't be read ({error.strerror}); mend or remove it") from error
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not valid {kind}: {one_line(error)}; write lines such as {line}") from error
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise BadInput(f"{path}: not a mapping of settings; write lines such as {line}")
+    return data
 
 
 def _nearest(key: str) -> str:
@@ -106,6 +128,8 @@ def _absolute(key: str, spec: str) -> str:
     if colon:
         return f"{Path(head).expanduser().resolve()}:{function}" if head.endswith(".py") else spec
     path = Path(spec).expanduser()
+    if key == "data" and is_hub_name(spec) and not path.exists():
+        return spec
     names_file = key == "recipe" or (key == "data" and spec != "digits")
     if names_file and (os.sep in spec or path.suffix or path.exists()):
         return str(path.resolve())

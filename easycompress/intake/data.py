@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
-import re
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from easycompress.core.errors import BadInput, one_line
 from easycompress.core.task import Split
-from easycompress.intake.images import Picture, check_normalisation, from_array, load_pictures, normalise
-from easycompress.intake.objects import LABEL_COLUMNS, as_split, as_targets
+from easycompress.intake.cells import IMAGE_SUFFIXES
+from easycompress.intake.columns import parse_columns
+from easycompress.intake.frames import read_frames
+from easycompress.intake.hub import (
+    default_roots,
+    hub_tables,
+    is_hub_name,
+    torchvision_in,
+    torchvision_name,
+    torchvision_splits,
+)
+from easycompress.intake.images import Picture, check_normalisation, from_array, load_pictures, normalise, pixel_maker
+from easycompress.intake.objects import as_split, as_targets
+from easycompress.intake.tables import SPLIT_NAMES, TABLE_SUFFIXES, read_tables, split_of, table_files
 from easycompress.intake.userfile import load_function
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from easycompress.core.references import References
+    from easycompress.intake.images import Array
+    from easycompress.intake.tables import Part
 
 FORMS = (
     "digits, file.npz (x_train, y_train, x_val, y_val, x_test, y_test), a folder of class folders, "
-    "a folder or file of parquet images, file.py:function"
+    "a folder or file of parquet, csv, tsv, json or arrow, mnist, cifar10 and the like, a Hugging Face dataset, "
+    "file.py:function"
 )
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
-"""Names of folders and files, each with the split that it means."""
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-IMAGE_COLUMNS = ("image", "img")
 DIGITS_SEED = 0
 """Fixed, whatever --seed is: a model that was trained on the train split of `digits` has never seen the rest."""
 
@@ -44,11 +52,22 @@ _DIGITS_MAX = 16.0
 
 @dataclass(frozen=True)
 class Raw:
-    """What the user gave, before it becomes train, calibration, select and report. None: not given."""
+    """What the user gave, before it becomes train, calibration, select and report. None: not given.
+
+    `references`: what answers to questions are judged by. `notes`: what reading the data has to tell.
+    """
 
     train: Split | None
     validation: Split | None
     test: Split | None
+    references: References | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether there is data, and no split of it has labels."""
+        splits = [split for split in (self.train, self.validation, self.test) if split is not None]
+        return bool(splits) and all(split.targets is None for split in splits)
 
 
 def load_data(
@@ -59,36 +78,68 @@ def load_data(
     base: Path | None,
     seed: int,
     labelled: bool = True,
+    columns: str | None = None,
+    model: nn.Module | None = None,
+    processor: object | None = None,
 ) -> Raw:
     """Read what `--data` names; see FORMS. Paths are relative to `base` (default: the working folder).
 
     Images come as float32 (N, C, H, W) in 0..1, then (x - mean) / std per channel; labels as int64, other targets as
-    float32. `seed` seeds torch while a user's function runs. With `labelled`, parquet files without labels are refused
-    at once. Raises BadInput for anything that can't be read, in one line.
+    float32. Of tables, `columns` (`text,label`) are read, texts and pictures by the `processor` of the `model`: its
+    tokenizer or image processor. `seed` seeds torch while a user's function runs. With `labelled`, tables without
+    labels are refused at once. Raises BadInput for anything that can't be read, in one line.
     """
     check_normalisation(mean, std)
     where = f"--data {spec}"
     path = (base or Path.cwd()) / Path(spec).expanduser()
-    if spec == "digits":
-        raw = _digits()
-    elif path.is_dir():
-        parquet = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
-        raw = _parquet(parquet, where, labelled=labelled) if parquet else _folder(path, where)
-    elif path.suffix == ".npz":
-        raw = _npz(_existing(path, where), where)
-    elif path.suffix == ".parquet":
-        raw = _parquet([_existing(path, where)], where, labelled=labelled)
-    elif ":" in spec:
+    known = model if model is not None else nn.Identity()
+    prepare = pixel_maker(processor, int(getattr(getattr(known, "config", None), "num_channels", 3)))
+    if prepare is not None and mean is not None:
+        raise BadInput("--mean, --std: the model's own image processor normalises; leave them out")
+    if spec.rpartition(":")[0].endswith(".py") or (":" in spec and not path.exists()):
         if mean is not None:
             raise BadInput(f"{where}: --mean and --std don't reach a function of your own; normalise inside it")
         return _function(spec, base, seed, where)
-    else:
-        reason = "is a file of no known form" if path.is_file() else "not found"
-        raise BadInput(f"{where}: {reason}; --data takes {FORMS}")
+    raw = _without_columns(spec, path, base or Path.cwd(), where, prepare)
+    if raw is None:
+        named = parse_columns(columns)
+        frames = read_frames(_tables(path, spec, named, where), named, known, processor, where, labelled=labelled)
+        raw = replace(_raw(frames.splits), references=frames.references, notes=frames.notes)
+    elif columns is not None:
+        raise BadInput(f"--columns {columns}: {spec} has no columns; leave it out")
     for split in (raw.train, raw.validation, raw.test):
         if split is not None:
             normalise(split.inputs, mean, std, where)
     return raw
+
+
+def _without_columns(
+    spec: str, path: Path, base: Path, where: str, prepare: Callable[[list[Array]], Tensor] | None
+) -> Raw | None:
+    """Read what is no table: digits, .npz, class folders, torchvision's data by name or in its folder; else None."""
+    if spec == "digits":
+        return _digits()
+    if path.is_dir():
+        if table_files(path):
+            return None
+        name = torchvision_in(path)
+        return _folder(path, where, prepare) if name is None else _raw(torchvision_splits(name, [path], where))
+    if path.suffix == ".npz":
+        return _npz(_existing(path, where), where)
+    name = None if path.exists() else torchvision_name(spec)
+    return None if name is None else _raw(torchvision_splits(name, default_roots(base), where))
+
+
+def _tables(path: Path, spec: str, named: tuple[str, ...] | None, where: str) -> dict[str, list[Part]]:
+    """Return the tables of a folder, a file or a dataset of the Hub."""
+    if path.is_dir():
+        return read_tables(table_files(path), named, where)
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        return read_tables({split_of(path) or "train": [_existing(path, where)]}, named, where)
+    if not path.exists() and is_hub_name(spec):
+        return hub_tables(spec, where, FORMS)
+    reason = "is a file of no known form" if path.is_file() else "not found"
+    raise BadInput(f"{where}: {reason}; --data takes {FORMS}")
 
 
 def _raw(splits: dict[str, Split]) -> Raw:
@@ -111,7 +162,8 @@ def _digits() -> Raw:
     everything = Split(inputs, torch.from_numpy(labels).long())
     train, rest = train_test_split(np.arange(len(labels)), test_size=0.4, stratify=labels, random_state=DIGITS_SEED)
     validation, test = train_test_split(rest, test_size=0.5, stratify=labels[rest], random_state=DIGITS_SEED)
-    return Raw(*(everything.take(torch.from_numpy(part)) for part in (train, validation, test)))
+    parts = {"train": train, "validation": validation, "test": test}
+    return _raw({name: everything.take(torch.from_numpy(part)) for name, part in parts.items()})
 
 
 def _npz(path: Path, where: str) -> Raw:
@@ -143,7 +195,7 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
-def _folder(root: Path, where: str) -> Raw:
+def _folder(root: Path, where: str, prepare: Callable[[list[Array]], Tensor] | None) -> Raw:
     """root/split/class/images, or root/class/images, which can only be training data."""
     parts: dict[str, Path] = {}
     for child in _subfolders(root):
@@ -161,7 +213,7 @@ def _folder(root: Path, where: str) -> Raw:
     labels: dict[str, list[int]] = {}
     for split, folder in parts.items():
         pictures[split], labels[split] = _class_folders(folder, root, classes, where)
-    tensors = load_pictures(pictures, where)
+    tensors = load_pictures(pictures, where, prepare)
     return _raw({split: Split(inputs, torch.tensor(labels[split])) for split, inputs in tensors.items()})
 
 
@@ -175,65 +227,6 @@ def _class_folders(folder: Path, root: Path, classes: list[str], where: str) -> 
         pictures += [Picture(file, str(file.relative_to(root))) for file in files]
         labels += [classes.index(child.name)] * len(files)
     return pictures, labels
-
-
-def _parquet(paths: list[Path], where: str, *, labelled: bool) -> Raw:
-    """Images as Hugging Face datasets writes them: a struct {bytes, path} and a label a row, the split in the name."""
-    pictures: dict[str, list[Picture]] = {}
-    labels: dict[str, list[Any]] = {}
-    for path in paths:
-        split = SPLIT_NAMES.get(re.split(r"[-_.]", path.stem, maxsplit=1)[0].lower())
-        if split is not None:
-            more, targets = _parquet_file(path, where, labelled=labelled)
-            pictures.setdefault(split, []).extend(more)
-            labels.setdefault(split, []).extend(targets)
-    if not pictures:
-        raise BadInput(f"{where}: {paths[0].name} names no split; begin file names with train, validation or test")
-    tensors = load_pictures(pictures, where)
-    return _raw(
-        {
-            split: Split(inputs, as_targets(labels[split], f"{where}: {split}") if labels[split] else None)
-            for split, inputs in tensors.items()
-        }
-    )
-
-
-def _parquet_file(path: Path, where: str, *, labelled: bool) -> tuple[list[Picture], list[Any]]:
-    from pyarrow import parquet  # noqa: PLC0415 - a fifth of a second to import, and only this form needs it
-
-    try:
-        columns = parquet.read_schema(path).names
-        image = next((name for name in IMAGE_COLUMNS if name in columns), None)
-        label = next((name for name in LABEL_COLUMNS if name in columns), None)
-        if image is None:
-            raise BadInput(f"{where}: {path.name} has columns {', '.join(columns)}; images need a column image or img")
-        if label is None and labelled:
-            raise BadInput(
-                f"{where}: {path.name} has no label column ({', '.join(LABEL_COLUMNS)}) among {', '.join(columns)}; "
-                "add one, or use --metric agreement, which needs none"
-            )
-        table = parquet.read_table(path, columns=[name for name in (image, label) if name is not None])
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise BadInput(f"{where}: {path.name} is not readable parquet: {one_line(error)}; write it again") from error
-    pictures = [
-        Picture(_encoded(cell, path, row, where), f"{path.name} row {row}")
-        for row, cell in enumerate(table.column(image).to_pylist())
-    ]
-    targets = [] if label is None else table.column(label).to_pylist()
-    if None in targets:
-        raise BadInput(f"{where}: {path.name} row {targets.index(None)} has no {label}; label it or remove it")
-    return pictures, targets
-
-
-def _encoded(cell: object, path: Path, row: int, where: str) -> bytes | Path:
-    """Return the encoded image of one cell: its bytes, or the file that it points to."""
-    if isinstance(cell, dict):
-        if isinstance(cell.get("path"), str) and cell.get("bytes") is None:
-            return path.parent / str(cell["path"])
-        cell = cell.get("bytes")
-    if not isinstance(cell, bytes):
-        raise BadInput(f"{where}: {path.name} row {row} holds no image; write {{bytes, path}} as Hugging Face does")
-    return cell
 
 
 def _function(spec: str, base: Path | None, seed: int, where: str) -> Raw:

@@ -17,18 +17,17 @@ from PIL import Image, ImageOps
 
 from easycompress.core.errors import BadInput, one_line
 from easycompress.core.inputs import Bundle, described
+from easycompress.intake import stored
+from easycompress.intake.stored import Growing, refuse_too_large
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
     from easycompress.core.inputs import Inputs
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
-
-MAX_BYTES = 12_000_000_000
-"""Data is held in memory; more than this many bytes is refused. Raise it on a machine that has the memory."""
 
 CHANNELS = (1, 3, 4)
 """Lengths of an axis that are taken for grey, RGB and RGBA channels."""
@@ -51,16 +50,6 @@ class Picture(NamedTuple):
 
     source: bytes | Path | Image.Image
     name: str
-
-
-def refuse_too_large(samples: int, sample_bytes: int, where: str) -> None:
-    """Raise BadInput when `samples` of `sample_bytes` each (as float32) would not fit into MAX_BYTES."""
-    total = samples * sample_bytes
-    if total > MAX_BYTES:
-        raise BadInput(
-            f"{where}: {samples} samples of {sample_bytes / 1e6:.3g} MB are {total / 1e9:.1f} GB in memory, over the "
-            f"limit of {MAX_BYTES / 1e9:g} GB; give a subset: a few thousand samples a split are enough to judge"
-        )
 
 
 def decode(picture: Picture) -> Array:
@@ -86,15 +75,21 @@ def _pixels(image: Image.Image) -> Array:
     return np.asarray(image.convert("RGB"))
 
 
-def load_pictures(groups: Mapping[str, Sequence[Picture]], where: str) -> dict[str, Tensor]:
+def load_pictures(
+    groups: Mapping[str, Sequence[Picture]], where: str, prepare: Callable[[list[Array]], Tensor] | None = None
+) -> dict[str, Tensor]:
     """Decode every group (a split) into a float32 tensor (N, C, H, W) in 0..1.
 
     C is 1 when all images of all groups are grey, else 3. Raises BadInput for an empty group, for images of different
-    sizes (two are named), an unreadable one, or more than MAX_BYTES.
+    sizes (two are named), an unreadable one, or more than the disk holds.
+
+    `prepare` turns a few decoded images of any sizes into what the model takes, (n, ...), instead of all that.
     """
     for name, group in groups.items():
         if not group:
             raise BadInput(f"{where}: no images for {name}; add some, or leave {name} away")
+    if prepare is not None:
+        return {name: _prepared(group, prepare, f"{where}: {name}") for name, group in groups.items()}
     everything = list(chain.from_iterable(groups.values()))
     arrays = _decode_all(everything, where)
     colour = any(array.ndim > 2 for array in arrays)  # noqa: PLR2004 - (H, W) is grey, (H, W, 3) is colour
@@ -105,22 +100,41 @@ def load_pictures(groups: Mapping[str, Sequence[Picture]], where: str) -> dict[s
     return tensors
 
 
+def _prepared(pictures: Sequence[Picture], prepare: Callable[[list[Array]], Tensor], where: str) -> Tensor:
+    growing = Growing(where)
+    for batch in _decoded(pictures):
+        try:
+            made = prepare(batch)
+        except Exception as error:  # the model's own processor may raise anything
+            raise BadInput(f"{where}: the model's image processor raised {one_line(error)}") from error
+        if not len(growing):
+            refuse_too_large(len(pictures), made[0].nbytes, where)
+        growing.add(made)
+    return growing.tensor()
+
+
 def _decode_all(pictures: Sequence[Picture], where: str) -> list[Array]:
-    first = decode(pictures[0])
-    refuse_too_large(len(pictures), 4 * first.size, where)
-    height, width = first.shape[:2]
+    """Return the pixels of all images, uint8: a quarter of what they become."""
+    arrays: list[Array] = []
+    for batch in _decoded(pictures):
+        if not arrays:
+            refuse_too_large(len(pictures), 4 * batch[0].size, where)
+        for array in batch:
+            require_same_size((arrays or batch)[0], pictures[0].name, array, pictures[len(arrays)].name, where)
+            arrays.append(array)
+    return arrays
+
+
+def _decoded(pictures: Sequence[Picture]) -> Iterator[list[Array]]:
+    """Yield the images in order, some at a time, decoded by several threads where that pays."""
+    height, width = decode(pictures[0]).shape[:2]
     workers = min(8, os.cpu_count() or 1) if height * width >= _THREADS_FROM else 1
     batches = [pictures[start : start + _BATCH] for start in range(0, len(pictures), _BATCH)]
-    arrays: list[Array] = []
     pool = ThreadPoolExecutor(workers)
     try:
-        for batch in pool.map(lambda batch: [decode(picture) for picture in batch], batches):
-            for array in batch:
-                require_same_size(first, pictures[0].name, array, pictures[len(arrays)].name, where)
-                arrays.append(array)
+        yield from pool.map(lambda batch: [decode(picture) for picture in batch], batches)
     finally:
         pool.shutdown(cancel_futures=True)  # after an error the rest needs no decoding
-    return arrays
 
 
 def require_same_size(first: Array, first_name: str, other: Array, other_name: str, where: str) -> None:
@@ -166,9 +180,30 @@ def from_array(array: Array, where: str) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array.astype(np.float32, order="C")))
 
 
+def pixel_maker(processor: Any, channels: int) -> Callable[[list[Array]], Tensor] | None:  # noqa: ANN401 - transformers is untyped here
+    """Return what makes a model's `pixel_values` (n, C, H, W) of decoded images; None where that is no image processor.
+
+    Grey images become colour ones where the model takes 3 channels.
+    """
+    if not callable(processor) or "pixel_values" not in getattr(processor, "model_input_names", ()):
+        return None
+
+    def prepare(arrays: list[Array]) -> Tensor:
+        alike = [np.stack([a] * 3, -1) if a.ndim == 2 and channels == 3 else a for a in arrays]  # noqa: PLR2004 - grey
+        pixels: Tensor = processor(images=[Image.fromarray(a) for a in alike], return_tensors="pt")["pixel_values"]
+        return pixels.float()
+
+    return prepare
+
+
 def _scaled(pixels: Array) -> Tensor:
     """Return uint8 pixels as float32 in 0..1, contiguous."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).float().div_(255)
+    if 4 * pixels.size <= stored.MEMORY_BYTES:
+        return torch.from_numpy(np.ascontiguousarray(pixels)).float().div_(255)
+    growing = Growing("images")
+    for start in range(0, len(pixels), _BATCH):
+        growing.add(torch.from_numpy(np.ascontiguousarray(pixels[start : start + _BATCH])).float().div_(255))
+    return growing.tensor()
 
 
 def check_normalisation(mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-import re
 import sys
 import warnings
 import zipfile
@@ -18,6 +17,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from easycompress.core.errors import BadInput, one_line
+from easycompress.intake.archives import unusual
+from easycompress.intake.exported import read_exported
+from easycompress.intake.huggingface import load_folder
+from easycompress.intake.onnx_in import read_onnx
 from easycompress.intake.userfile import load_function
 
 if TYPE_CHECKING:
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 NESTED = ("state_dict", "model_state_dict", "model", "net", "module")
 """Where training scripts keep the state dict inside a checkpoint."""
+
+GRAPHS = (".pt2", ".onnx")
+"""Files that hold a module without its source."""
 
 PREFIXES = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before every name."""
@@ -39,25 +45,37 @@ MOST_NAMES = 4
 
 @dataclass(frozen=True)
 class Loaded:
-    """A module, what its checkpoint weighs, and what to tell the user about it."""
+    """A module, what its checkpoint weighs, and what to tell the user about it.
+
+    `processor` is the tokenizer or image processor that stands beside it, None without one.
+    """
 
     model: nn.Module
-    checkpoint_bytes: int
+    checkpoint_bytes: int | None
     notes: tuple[str, ...]
+    processor: object | None = None
 
 
 def load_model(path: Path, factory: str | None, base: Path, *, trust_pickle: bool) -> Loaded:
     """Read a state dict (.safetensors, .pt, .pth, .bin) into the factory's module, or a pickled module if trusted.
 
+    A .pt2 or .onnx file is a module by itself: see intake.exported and intake.onnx_in, which also raise CannotCompress.
+
     `base` is the folder that a factory's file name is relative to. The module comes back in float32, evaluation mode.
     Raises BadInput: no such file, not readable, a pickle without trust, no or a failing factory, names or shapes that
     don't fit.
     """
+    if path.is_dir():
+        return Loaded(*load_folder(path, trust_pickle=trust_pickle))
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "doesn't exist"
-        raise BadInput(f"{path}: {what}; give a .safetensors or .pt file with --factory")
+        raise BadInput(f"{path}: doesn't exist; give a .safetensors or .pt file with --factory")
     if not path.stat().st_size:
         raise BadInput(f"{path}: the file is empty; save or download it again")
+    if path.suffix in GRAPHS:
+        if factory is not None:
+            raise BadInput(f"{path}: holds the whole module; leave --factory out, or give a state dict with it")
+        module, told = read_exported(path, trust_pickle=trust_pickle) if path.suffix == ".pt2" else read_onnx(path)
+        return Loaded(module.float().eval(), path.stat().st_size, told)
     state = _read(path, base, trust_pickle=trust_pickle)
     if isinstance(state, nn.Module):
         model = state
@@ -118,14 +136,15 @@ def _read(path: Path, base: Path, *, trust_pickle: bool) -> Mapping[str, Tensor]
             raise BadInput(
                 f"{path}: not a readable safetensors file ({one_line(error, 160)}); save or download it again"
             ) from error
-    if path.suffix in (".onnx", ".pt2"):
-        raise BadInput(f"{path}: {path.suffix} models can't be read yet; give a state dict with --factory")
     return _weights_in(_load_torch(path, base, trust_pickle=trust_pickle), path)
 
 
 def _load_torch(path: Path, base: Path, *, trust_pickle: bool) -> Any:  # noqa: ANN401 - whatever was saved
     if _is_torchscript(path):
-        raise BadInput(f"{path}: a TorchScript archive; save its state dict and give it with --factory")
+        raise BadInput(
+            f"{path}: a TorchScript archive, whose frozen graph can't be trained on or exported; save "
+            "torch.jit.load(...).state_dict() and give it with --factory, or export the original module as .pt2"
+        )
     if not zipfile.is_zipfile(path) and not _begins_as_pickle(path):
         raise BadInput(f"{path}: not a file that torch.save wrote; give a .pt or .safetensors file with --factory")
     try:
@@ -133,8 +152,8 @@ def _load_torch(path: Path, base: Path, *, trust_pickle: bool) -> Any:  # noqa: 
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if not trust_pickle:
-            found = re.search(r"GLOBAL ([\w.]+)", str(error))
-            what = f" (it holds {found[1]})" if found else ""
+            held = unusual(path)
+            what = f" (it holds {held})" if held else ""
             raise BadInput(
                 f"{path}: a pickled object{what}, whose loading can run any code; save a state dict instead "
                 "(torch.save(model.state_dict(), ...)), or add --trust-pickle if you made this file"

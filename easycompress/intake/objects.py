@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,27 +13,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from easycompress.core.errors import BadInput, one_line
-from easycompress.core.inputs import Bundle, described, joined, parts
+from easycompress.core.inputs import Bundle, described, like, parts
 from easycompress.core.task import Split
 from easycompress.intake import images
+from easycompress.intake.columns import LABEL_COLUMNS, MODEL_COLUMNS
+from easycompress.intake.stored import Growing, refuse_too_large
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable
 
     from easycompress.core.inputs import Inputs
 
-LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "targets")
-"""Names under which a column or a dict's key holds the targets, the first that is there wins."""
-
-MODEL_COLUMNS = (
-    "input_ids", "attention_mask", "token_type_ids", "position_ids", "bbox", "pixel_values", "pixel_mask",
-    "input_values", "input_features", "decoder_input_ids", "decoder_attention_mask",
-)  # fmt: skip
-"""Columns that tokenizers and processors make. Where a dataset has any, these are the inputs, several by keyword."""
-
 FORMS = (
     "a DataLoader, a Dataset, a Hugging Face dataset, a tuple of tensors (inputs, targets) or a dict of tensors with "
-    "labels; inputs of several tensors are a tuple or, by keyword, a dict"
+    "labels, or an iterator of such batches; inputs of several tensors are a tuple or, by keyword, a dict"
 )
 
 _BATCH = 256
@@ -52,20 +46,21 @@ def as_split(value: object, name: str) -> Split:
     Tensors may share memory with the caller's and are never written to. A loader that shuffles does so with a fixed
     seed, and torch's global generator is left as it was.
 
-    Raises BadInput for other objects, a loader that raises, and more than images.MAX_BYTES.
+    Loaders and generators are read batch by batch; what doesn't fit into memory is kept in a temporary file.
+
+    Raises BadInput for other objects, a loader that raises, and more than the disk holds.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        if hasattr(value, "column_names") and hasattr(value, "__getitem__"):
+        if hasattr(value, "column_names") and (hasattr(value, "__getitem__") or hasattr(value, "iter")):
             return _from_columns(value, name)
         if isinstance(value, Dataset):
             value = DataLoader(value, batch_size=_BATCH)
-        if isinstance(value, DataLoader):
+        if isinstance(value, (DataLoader, Iterator)):
             return _from_batches(value, name)
     pair = isinstance(value, (tuple, list)) and len(value) == _PAIR and _is_inputs(value[0])
     if pair or isinstance(value, (Tensor, np.ndarray, Mapping)):
-        inputs, targets = _parts(value, name)
-        return _checked(inputs, targets, name)
+        return Split(*_parts(value, name))
     raise BadInput(f"{name}: a {type(value).__name__} can't be read as data; give {FORMS}")
 
 
@@ -122,40 +117,42 @@ def _tensor(value: object, what: str, name: str) -> Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def _checked(inputs: Inputs, targets: Tensor | None, name: str) -> Split:
-    if len(inputs):
-        images.refuse_too_large(len(inputs), _bytes(inputs) // len(inputs), name)
-    return Split(inputs, targets)
-
-
 def _bytes(inputs: Inputs) -> int:
     return sum(tensor.nbytes for tensor in parts(inputs))
 
 
 def _from_batches(loader: Iterable[object], name: str) -> Split:
-    inputs: list[Inputs] = []
-    targets: list[Tensor] = []
-    read = 0
+    first: Inputs | None = None
+    inputs: list[Growing] = []
+    targets = Growing(f"{name}: targets")
+    shape: tuple[int, ...] | None = None
     for batch in _batches(loader, name):
         x, y = _parts(batch, name)
-        if not inputs and len(x):
-            images.refuse_too_large(_count(loader, len(x)), _bytes(x) // len(x), name)
-        read += len(x)
-        images.refuse_too_large(read, _bytes(x) // max(len(x), 1), name)
-        _require_alike(inputs, x, "samples", name)
-        inputs.append(x)
+        if first is None:
+            first, inputs = x[:0], [Growing(name) for _ in parts(x)]
+            if len(x):
+                refuse_too_large(_count(loader, len(x)), _bytes(x) // len(x), name)
+        _require_alike(first, x, "samples", name)
+        for growing, part in zip(inputs, parts(x), strict=True):
+            growing.add(part)
         if y is not None:
-            _require_alike(targets, y, "targets", name)
-            targets.append(y)
-    if not inputs:
+            shape = tuple(y.shape[1:]) if shape is None else shape
+            if tuple(y.shape[1:]) != shape:
+                raise BadInput(
+                    f"{name}: targets of shape {shape} and of {tuple(y.shape[1:])}; pad or resize them to one shape"
+                )
+            targets.add(y)
+    if first is None:
         raise BadInput(f"{name}: the loader gave no batch; give at least one sample, or leave {name} away")
-    return Split(joined(inputs), torch.cat(targets) if targets else None)
+    tensors = [growing.tensor() for growing in inputs]
+    return Split(like(first, tensors), targets.tensor() if shape is not None else None)
 
 
-def _require_alike(before: Sequence[Inputs], batch: Inputs, what: str, name: str) -> None:
-    if before and described(batch) != described(before[0]):
-        first, other = described(before[0]), described(batch)
-        raise BadInput(f"{name}: {what} of shape {first} and of {other}; pad or resize them to one shape")
+def _require_alike(first: Inputs, batch: Inputs, what: str, name: str) -> None:
+    if described(batch) != described(first):
+        raise BadInput(
+            f"{name}: {what} of shape {described(first)} and of {described(batch)}; pad or resize them to one shape"
+        )
 
 
 def _batches(loader: Iterable[object], name: str) -> Iterator[object]:
@@ -198,40 +195,82 @@ def _parts(batch: object, name: str) -> tuple[Inputs, Tensor | None]:
 
 def _from_columns(dataset: Any, name: str) -> Split:  # noqa: ANN401 - duck-typed: `datasets` is not imported
     """Read a Hugging Face dataset: MODEL_COLUMNS by keyword, else the first column that holds no label."""
-    if not hasattr(dataset, "__len__"):
-        raise BadInput(f"{name}: a streamed dataset has no rows to count; load it without streaming=True")
-    columns = dataset.column_names
+    total = len(dataset) if hasattr(dataset, "__len__") else None
+    if isinstance(dataset.column_names, dict):
+        listed = ", ".join(map(str, dataset.column_names))
+        raise BadInput(f"{name}: a dataset of {listed}; give one split of one that has an input column")
+    label: str | None = None
+    cells: dict[str, _Cells] = {}
+    labels: list[object] = []
+    for batch in _batches(_row_batches(dataset, total), name):
+        rows: dict[str, list[Any]] = batch  # type: ignore[assignment] # as _row_batches yields them
+        if not cells:
+            label, chosen = _choose(list(dataset.column_names or rows), name)
+            cells = {column: _Cells(name, column, total) for column in chosen}
+        for column, values in cells.items():
+            values.add(rows[column])
+        if label is not None:
+            labels.extend(rows[label])
+    if not cells:
+        _choose(list(dataset.column_names or ["x"]), name)
+        raise BadInput(f"{name}: the dataset has no rows; give at least one sample, or leave {name} away")
+    targets = None if label is None else as_targets(labels, name)
+    tensors = tuple(values.tensor() for values in cells.values())
+    return Split(Bundle(tensors, tuple(cells)) if len(tensors) > 1 else tensors[0], targets)
+
+
+def _choose(columns: list[str], name: str) -> tuple[str | None, list[str]]:
     label = next((column for column in LABEL_COLUMNS if column in columns), None)
     others = [column for column in columns if column not in LABEL_COLUMNS]
-    if isinstance(columns, dict) or not others:
-        listed = ", ".join(map(str, columns))
+    if not others:
+        listed = ", ".join(columns)
         raise BadInput(f"{name}: a dataset of {listed}; give one split of one that has an input column")
-    total = len(dataset)
-    chosen = [column for column in MODEL_COLUMNS if column in columns] or others[:1]
-    if not total:
-        raise BadInput(f"{name}: the dataset has no rows; give at least one sample, or leave {name} away")
-    cells: dict[str, list[np.ndarray[Any, Any]]] = {column: [] for column in chosen}
-    labels: list[object] = []
-    for rows in _batches((dataset[start : start + _BATCH] for start in range(0, total, _BATCH)), name):
-        for column, values in cells.items():
-            _gather(rows[column], values, total, name, column)  # type: ignore[index] # rows are a dict of columns
-        if label is not None:
-            labels.extend(rows[label])  # type: ignore[index] # rows are a dict of columns
-    targets = None if label is None else as_targets(labels, name)
-    tensors = tuple(_stacked(values, name) for values in cells.values())
-    return Split(Bundle(tensors, tuple(chosen)) if len(tensors) > 1 else tensors[0], targets)
+    return label, [column for column in MODEL_COLUMNS if column in columns] or others[:1]
 
 
-def _gather(
-    column_cells: Iterable[object], values: list[np.ndarray[Any, Any]], total: int, name: str, column: str
-) -> None:
-    """Add a column's cells to `values`, all of one shape."""
-    for cell in column_cells:
-        values.append(_cell(cell, f"{name} row {len(values)}", column))
-        if len(values) == 1:
-            images.refuse_too_large(total, 4 * values[0].size, name)
-        if values[-1].ndim != values[0].ndim or values[-1].shape != values[0].shape:
-            _uneven(values, name, column)
+def _row_batches(dataset: Any, total: int | None) -> Iterator[dict[str, list[Any]]]:  # noqa: ANN401 - duck-typed
+    """Yield columns of some rows at a time; a streamed dataset gives its rows one by one."""
+    if total is not None:
+        for start in range(0, total, _BATCH):
+            yield dataset[start : start + _BATCH]
+        return
+    rows = iter(dataset)
+    while batch := list(islice(rows, _BATCH)):
+        yield {column: [row[column] for row in batch] for column in batch[0]}
+
+
+class _Cells:
+    """A column's cells, all of one shape: pictures as pixels until all are there (grey or colour), else tensors."""
+
+    def __init__(self, name: str, column: str, total: int | None) -> None:
+        self.name, self.column, self.total = name, column, total
+        self.pictures: list[np.ndarray[Any, Any]] = []
+        self.numbers = Growing(name)
+        self.first: np.ndarray[Any, Any] | None = None
+        self.count = 0
+
+    def add(self, cells: Iterable[object]) -> None:
+        """Add cells. Raises BadInput for one that is no picture or numbers, or of another shape than the first."""
+        values = []
+        for cell in cells:
+            value = _cell(cell, f"{self.name} row {self.count}", self.column)
+            if self.first is None:
+                self.first = value
+                refuse_too_large(self.total or 1, 4 * value.size, self.name)
+            if value.ndim != self.first.ndim or value.shape != self.first.shape:
+                _uneven(self.first, value, self.count, self.name, self.column)
+            values.append(value)
+            self.count += 1
+        if self.first is not None and _is_picture(self.first):
+            self.pictures += values
+        else:
+            self.numbers.add(images.from_array(np.stack(values), self.name))
+
+    def tensor(self) -> Tensor:
+        """Return all cells as one tensor."""
+        if self.pictures:
+            return images.stack(self.pictures, colour=any(v.ndim == 3 for v in self.pictures))  # noqa: PLR2004 - (H, W, 3)
+        return self.numbers.tensor()
 
 
 def _cell(cell: object, where: str, column: str) -> np.ndarray[Any, Any]:
@@ -244,22 +283,16 @@ def _cell(cell: object, where: str, column: str) -> np.ndarray[Any, Any]:
     return np.asarray(cell)
 
 
-def _uneven(values: Sequence[np.ndarray[Any, Any]], name: str, column: str) -> None:
-    """Raise BadInput when the last value differs from the first; grey images among colour ones may."""
-    first, last = values[0], values[-1]
-    row = f"row {len(values) - 1}"
+def _uneven(first: np.ndarray[Any, Any], last: np.ndarray[Any, Any], row: int, name: str, column: str) -> None:
+    """Raise BadInput when a value differs from the first; grey images among colour ones may."""
     if _is_picture(first) and _is_picture(last):
-        images.require_same_size(first, "row 0", last, row, name)
+        images.require_same_size(first, "row 0", last, f"row {row}", name)
         return
-    raise BadInput(f"{name} {row}: column {column} has shape {last.shape}, row 0 {first.shape}; pad them to one shape")
+    raise BadInput(
+        f"{name} row {row}: column {column} has shape {last.shape}, row 0 {first.shape}; pad them to one shape"
+    )
 
 
 def _is_picture(value: np.ndarray[Any, Any]) -> bool:
     """Whether a value looks like decoded pixels: uint8, (H, W) or (H, W, 3)."""
     return value.dtype == np.uint8 and (value.ndim == 2 or (value.ndim == 3 and value.shape[-1] == 3))  # noqa: PLR2004
-
-
-def _stacked(values: Sequence[np.ndarray[Any, Any]], name: str) -> Tensor:
-    if all(map(_is_picture, values)):
-        return images.stack(values, colour=any(value.ndim == 3 for value in values))  # noqa: PLR2004 - (H, W, 3)
-    return images.from_array(np.stack(values), name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from easycompress.core.errors import BadInput
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from easycompress.intake.data import Raw
+
+COMMONEST = 0.8
+"""A larger share of one class among the samples is told: always answering it would already look good."""
 
 _CHUNK = 4096
 """Samples checked for NaN or hashed at a time: a mask or a copy of a large split would take much memory."""
@@ -178,6 +182,21 @@ def leaks(splits: Splits) -> str | None:
     return (
         f"{', '.join(parts)} (the same inputs, byte for byte); "
         f"nothing was left out, so quality on {where} may look better than on new data"
+    )
+
+
+def imbalance(splits: Splits) -> str | None:
+    """Return one sentence where one class makes up more than COMMONEST of *report*; None else, or without classes."""
+    targets = splits.report.targets
+    if targets is None or not _has_classes(targets):
+        return None
+    classes, counts = np.unique(targets.numpy(), return_counts=True)
+    share = float(counts.max()) / len(targets)
+    if share <= COMMONEST or len(classes) < 2:  # noqa: PLR2004 - a single class is no imbalance
+        return None
+    return (
+        f"{share:.0%} of the report samples are of class {int(classes[counts.argmax()])}: accuracy says little about "
+        "the others; --metric f1 weighs them"
     )
 
 

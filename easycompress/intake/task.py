@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from easycompress.core.errors import BadInput, one_line
-from easycompress.core.inputs import answer, call, described, first, mapped, repeated
-from easycompress.core.task import Metric, Split, Splits, Task
+from easycompress.core import large
+from easycompress.core.errors import BadInput, Crashed, one_line
+from easycompress.core.inputs import call, described, first, mapped, repeated
+from easycompress.core.task import Metric, Splits, Task
 from easycompress.intake.augment import make_augment
-from easycompress.intake.splits import check_labels, leaks, make_splits
+from easycompress.intake.classes import check_classes
+from easycompress.intake.computed import cached, plain_weights
+from easycompress.intake.detection import as_tensors
+from easycompress.intake.judging import UNLABELLED, judged
+from easycompress.intake.splits import imbalance, leaks, make_splits
 from easycompress.intake.userfile import load_function
-from easycompress.metrics import LOSSES, METRICS, default_loss, user_metric
+from easycompress.metrics import CLASS_LOSSES, CLASS_METRICS, LOSSES, METRICS, user_metric
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +28,6 @@ if TYPE_CHECKING:
     from easycompress.core.inputs import Inputs
     from easycompress.core.request import Request
     from easycompress.intake.data import Raw
-
-ANSWER_BATCH = 500
 
 
 def make_task(
@@ -38,27 +40,34 @@ def make_task(
 ) -> Task:
     """Check model and data against each other and return the task. The caller's model is copied, not changed.
 
-    `notes` are what reading the model had to tell; samples that splits share add one. Raises BadInput, in one line, for
-    NaN in weights or data, inputs of another shape than the model takes, labels outside the classes, a metric or loss
-    that fails on the first samples, splits that prove nothing.
+    Without `request.metric` the one that goes with data and model is chosen, see judging.judged(). `notes` are what
+    reading the model had to tell; what was chosen, and samples that splits share, add to them. Raises BadInput, in one
+    line, for NaN in weights or data, inputs of another shape than the model takes, labels outside the classes, a metric
+    or loss that fails on the first samples, splits that prove nothing.
     """
-    metric = find_metric(request.metric, base)
-    loss_name = request.loss or default_loss(metric)
-    loss = find_loss(loss_name, base)
-    model = _copied(model)
+    metric = None if request.metric is None else find_metric(request.metric, base)
+    given_loss = None if request.loss is None else find_loss(request.loss, base)
+    model = copied(model)
+    computed = plain_weights(model)
     check_weights(model)
-    labelled = metric.name != "agreement"
+    labelled = not raw.unlabelled if metric is None else metric.name not in UNLABELLED
     splits = make_splits(raw, seed=request.seed, labelled=labelled)
     example = repeated(splits.select.inputs[:2], 2)
+    model = as_tensors(model, example)
     outputs = check_forward(model, example)
-    check_classes(metric, outputs, splits, uses_classes=metric.binary or loss_name == "cross-entropy")
-    if not labelled:
-        splits = _answered(model, splits)
+    found = judged(model, splits, outputs, metric, raw.references)
+    metric, splits = found.metric, found.splits
+    loss_name = request.loss or found.loss
+    loss = given_loss or LOSSES[loss_name]
+    if metric.name in CLASS_METRICS or (loss in CLASS_LOSSES and _are_classes(splits.select.targets, outputs)):
+        check_classes(metric, outputs, splits)
     check_judges(metric, loss, loss_name, outputs, splits)
     augment = make_augment(request.augment, base)
     if augment is not None:
         check_forward(model, augment(mapped(example, Tensor.clone)))
-    leak = leaks(splits)
+    more = (*found.notes, leaks(splits), imbalance(splits) if metric.name == "accuracy" else None)
+    if computed:
+        notes = (*notes, f"weights that a norm or another function computes became plain ones: {', '.join(computed)}")
     return Task(
         model=model,
         data=splits,
@@ -67,13 +76,24 @@ def make_task(
         loss=loss,
         augment=augment,
         checkpoint_bytes=checkpoint_bytes,
-        notes=notes if leak is None else (*notes, leak),
+        notes=(*notes, *(note for note in more if note is not None)),
     )
 
 
-def _copied(model: nn.Module) -> nn.Module:
+def _are_classes(targets: Tensor | None, outputs: Tensor) -> bool:
+    """Tell whether targets may be numbers of classes that the outputs score."""
+    return targets is not None and not targets.is_floating_point() and outputs[0].numel() > 1
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Return a copy of a module in float32, evaluation mode, on the CPU. Raises BadInput where it can't be copied.
+
+    A large one shares its weights with the copy: nothing is ever written into them.
+    """
     try:
-        return copy.deepcopy(model).float().cpu().eval()
+        copying = large.around if large.weight_bytes(model) >= large.LARGE_BYTES else copy.deepcopy
+        made: nn.Module = copying(model, cached(model))
+        return made.float().cpu().eval()
     except Exception as error:  # a module may hold what can't be copied: files, locks, tensors inside a graph
         raise BadInput(
             f"the model can't be copied ({one_line(error, 160)}); build it anew and load its state dict before this"
@@ -101,7 +121,7 @@ def find_loss(spec: str, base: Path) -> Callable[[Tensor, Tensor], Tensor]:
         try:
             result: Tensor = function(outputs, targets)
         except Exception as error:  # the user's own code may raise anything
-            raise BadInput(f"--loss {spec}: it raised {type(error).__name__}: {one_line(error)}") from error
+            raise Crashed(f"--loss {spec}: it raised {type(error).__name__}: {one_line(error)}; mend it") from error
         return result
 
     return loss
@@ -116,7 +136,7 @@ def check_weights(model: nn.Module) -> None:
 
 
 def check_forward(model: nn.Module, example: Inputs) -> Tensor:
-    """Run the model on a small batch and return its answer: the first tensor of what it returns.
+    """Run the model on a small batch and return its answer (N, ...): the first tensor of what it returns.
 
     Raises BadInput with both shapes where that fails.
     """
@@ -135,9 +155,10 @@ def check_forward(model: nn.Module, example: Inputs) -> Tensor:
             f"the model returns a {type(made).__name__}; it must return a tensor (N, C), or a tuple or dict of them "
             "whose first is its answer"
         ) from None
-    if outputs.dim() < 2 or len(outputs) != len(example):  # noqa: PLR2004 - (N, C)
+    if outputs.dim() < 1 or len(outputs) != len(example):
         raise BadInput(
-            f"the model returns shape {tuple(outputs.shape)} for {len(example)} samples; it must return (N, C)"
+            f"the model returns shape {tuple(outputs.shape)} for {len(example)} samples; it must return one answer a "
+            "sample, (N, ...)"
         )
     if not outputs.is_floating_point():
         kind = str(outputs.dtype).removeprefix("torch.")
@@ -147,25 +168,6 @@ def check_forward(model: nn.Module, example: Inputs) -> Tensor:
             "the model's outputs for the first samples are NaN or infinite; check the weights and --mean, --std"
         )
     return outputs
-
-
-def check_classes(metric: Metric, outputs: Tensor, splits: Splits, *, uses_classes: bool) -> None:
-    """Raise BadInput where classes are wanted and the outputs aren't (N, C), or the labels not within 0..C-1."""
-    if metric.binary and outputs.dim() != 2:  # noqa: PLR2004 - (N, C)
-        raise BadInput(
-            f"--metric {metric.name}: takes class scores, (N, C), but the model returns (N, "
-            f"{', '.join(map(str, outputs.shape[1:]))}); use --metric file.py:function"
-        )
-    targets = splits.select.targets
-    if metric.name == "agreement" or targets is None or not uses_classes:
-        return
-    if metric.binary or (targets.ndim == 1 and not targets.is_floating_point()):
-        check_labels(splits, outputs.shape[1])
-    if metric.binary and targets.ndim != 1:
-        raise BadInput(
-            f"--metric {metric.name}: takes one label a sample, (N,), but the targets are {tuple(targets.shape)}; "
-            "use --metric file.py:function"
-        )
 
 
 def check_judges(
@@ -185,10 +187,13 @@ def check_judges(
             f"--metric {metric.name}: doesn't fit {shapes} of the first samples: {one_line(error, 120)}; "
             "give another --metric, or targets that go with it"
         ) from error
-    if not len(splits.train):
+    if not len(splits.train) or splits.train.targets is None:
         return
+    targets = splits.train.targets[: len(outputs)]  # which teach, and may be others than what judges
+    outputs = outputs[: len(targets)].requires_grad_()
+    shapes = f"outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)}"
     try:
-        value = loss(outputs.requires_grad_(), targets)
+        value = loss(outputs, targets)
     except (RuntimeError, IndexError, ValueError) as error:
         raise BadInput(
             f"--loss {loss_name}: doesn't fit {shapes} of the first samples: {one_line(error, 120)}; "
@@ -196,15 +201,3 @@ def check_judges(
         ) from error
     if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
         raise BadInput(f"--loss {loss_name}: it must return one number, a tensor with a gradient, as torch's losses do")
-
-
-def _answered(model: nn.Module, splits: Splits) -> Splits:
-    """Give every split the model's own answers as targets: what `agreement` compares with."""
-
-    def label(split: Split) -> Split:
-        with torch.no_grad():
-            parts = [answer(model, inputs).argmax(1) for inputs, _ in split.batches(ANSWER_BATCH)]
-        return replace(split, targets=torch.cat(parts) if parts else torch.empty(0, dtype=torch.long))
-
-    train, calibration, select, report = map(label, (splits.train, splits.calibration, splits.select, splits.report))
-    return Splits(train, calibration, select, report, splits.note)

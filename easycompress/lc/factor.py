@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +28,7 @@ def factor(model: nn.Module, codes: Mapping[str, Code]) -> tuple[dict[str, Code]
     for name, code in codes.items():
         layer_name = name.rpartition(".")[0]
         layer: Any = model.get_submodule(layer_name)
-        saves = isinstance(code, LowRank) and 0 < code.left.numel() + code.right.numel() < layer.weight.numel()
+        saves = isinstance(code, LowRank) and 0 < code.left.numel() + code.right.numel() < math.prod(code.shape)
         if not (isinstance(code, LowRank) and saves and splits(layer)):
             kept[name] = code
             continue

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from easycompress.artifact.codable import codable
 from easycompress.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -38,15 +39,8 @@ def each(names: Iterable[str], projection: Any) -> dict[tuple[str, ...], Any]:  
 
 
 def weights_of(model: nn.Module) -> tuple[str, ...]:
-    """Return the names of the weights of convolutions, linear layers and embeddings, in order; tied ones once."""
-    owners = dict(model.named_modules())
-    names = []
-    for name, parameter in model.named_parameters():
-        owner = owners[name.rpartition(".")[0]]
-        normalises = "norm" in type(owner).__name__.lower()
-        if name.rpartition(".")[2] == "weight" and parameter.dim() > 1 and not normalises:
-            names.append(name)
-    return tuple(names)
+    """Return the names of the weights of convolutions, linear and recurrent layers and embeddings; tied ones once."""
+    return tuple(codable(model))
 
 
 def parse_tasks(model: nn.Module, tasks: Mapping[Any, Any]) -> tuple[Task, ...]:

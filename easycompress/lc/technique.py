@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from easycompress.artifact.codable import lacks_codable
 from easycompress.lc.biases import coded_biases
 from easycompress.lc.factor import factor, refactor
 from easycompress.lc.papers import ratios
@@ -56,9 +57,8 @@ class LearningCompressor:
 
     def refuses(self, profile: ModelProfile, action: LearningCompression) -> str | None:  # noqa: ARG002 - the protocol
         """Refuse a model without weights to code."""
-        if not any(layer.family in ("convolutional", "linear", "attention") for layer in profile.layers):
-            return "learning-compression: the model has no convolution and no linear layer"
-        return None
+        lacking = lacks_codable(profile)
+        return f"learning-compression: {lacking}" if lacking else None
 
     def apply(self, model: nn.Module, action: LearningCompression, context: Context) -> Applied:
         """Train as the context allows; without epochs this is direct compression."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from easycompress.artifact.codable import lacks_codable
 from easycompress.codes.codebook import Codebook
 from easycompress.lc.biases import coded_biases
 from easycompress.lc.feedback import Feedback
@@ -36,17 +37,19 @@ class EntropyQuantizer:
 
     name = "entropy-quantization"
     settings = EntropyQuantization
-    needs: frozenset[Need] = frozenset({"calibration"})
+    needs: frozenset[Need] = frozenset()
     source = "Chou, Lookabaugh and Gray 1989; Frantar et al., GPTQ, 2023"
 
     def refuses(self, profile: ModelProfile, action: EntropyQuantization) -> str | None:  # noqa: ARG002 - the protocol
         """Refuse a model without weights to code."""
-        if not any(layer.family in ("convolutional", "linear", "attention") for layer in profile.layers):
-            return "entropy quantization: the model has no convolution and no linear layer"
-        return None
+        lacking = lacks_codable(profile)
+        return f"entropy quantization: {lacking}" if lacking else None
 
     def apply(self, model: nn.Module, action: EntropyQuantization, context: Context) -> Applied:
-        """Quantize to the bits of the strength, then batch norm and biases."""
+        """Quantize to the bits of the strength, then batch norm and biases.
+
+        Without calibration samples there is no feedback: every weight goes to the level that its own error favours.
+        """
         names = weights_of(model)
         weights = {name: model.get_parameter(name).detach() for name in names}
         bits = bits_at(action.strength or 0.0)

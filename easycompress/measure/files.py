@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from easycompress.artifact.external import bytes_of
 from easycompress.core.outcome import Latency, Measurement
 from easycompress.measure.compute import macs
 from easycompress.measure.decoded import decoded
@@ -46,9 +47,8 @@ def _helper_inputs(proto: onnx.ModelProto) -> set[str]:
 
 def objective_of(path: Path, objective: Objective) -> float:
     """Return what a file weighs by its objective: bytes, MACs or estimated mJ. What is measured is so only in pairs."""
-    size = path.stat().st_size
     if objective == "size":
-        return float(size)
+        return float(bytes_of(path))
     proto = onnx.load(str(path))
     made = decoded(proto)
     return float(macs(made)) if objective == "compute" else estimate(made, _moved(proto, made, path)).value
@@ -57,6 +57,30 @@ def objective_of(path: Path, objective: Objective) -> float:
 def _moved(proto: onnx.ModelProto, made: onnx.ModelProto, path: Path) -> int:
     """Return the bytes that running a file moves: a self-decoding one runs on the weights that it decoded."""
     return path.stat().st_size if made is proto else int(made.ByteSize())
+
+
+def measure_large(
+    graph: onnx.ModelProto, baseline: Path, described: int, final: Path, qualities: tuple[float, float]
+) -> tuple[Measurement, Measurement]:
+    """Measure a model over 2 GB whose file isn't written, and the `final` one. Neither is timed, energy is estimated.
+
+    `graph` is the original's as it was exported: fewer bits leave its operations as they are. `baseline` is what of its
+    file there is, `described` the bytes of the whole.
+    """
+    operations = macs(graph)
+    pairs = ((baseline, described), (final, bytes_of(final)))
+    before, after = (
+        Measurement(
+            quality=quality,
+            size_bytes=size,
+            params=params(onnx.load(str(path), load_external_data=False)),
+            macs=operations,
+            latency_ms=(),
+            energy_mj=estimate(graph, size),
+        )
+        for (path, size), quality in zip(pairs, qualities, strict=True)
+    )
+    return before, after
 
 
 def latency_ratio(baseline: Path, candidate: Path, example: Inputs, batch: int, threads: int) -> tuple[float, float]:

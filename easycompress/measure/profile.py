@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from torch import nn
 
+from easycompress.artifact.external import parameter_of
+from easycompress.artifact.gates import recurrent_matrices
 from easycompress.core.profile import Architecture, Family, LayerProfile, ModelProfile
 from easycompress.measure.compute import OperatorMacs, macs_by_operator
 
@@ -63,19 +65,26 @@ def profile(model: nn.Module, graph: onnx.ModelProto, input_shape: tuple[int, ..
 def _parameters_of(model: nn.Module, graph: onnx.ModelProto) -> dict[str, str]:
     """Return the parameter that each initializer holds: the one of its name, or one that export stored transposed.
 
-    A linear layer on (N, T, C) inputs becomes a MatMul with a transposed weight under a made-up name.
+    A linear layer on (N, T, C) inputs becomes a MatMul with a transposed weight under a made-up name; a recurrent one's
+    gates stand in another order there. A graph that names its weights says it itself.
     """
     names = {name: name for name, _ in model.named_parameters(remove_duplicate=False)}
-    transposed = {
-        _digest(parameter.detach().t().numpy()): name
-        for name, parameter in model.named_parameters()
-        if parameter.dim() == 2  # noqa: PLR2004 - a matrix
-    }
+    outside = {t.name: held for t in graph.graph.initializer if (held := parameter_of(t)) is not None}
+    if outside:
+        return names | outside
+    matrices = {name: p.detach() for name, p in model.named_parameters() if p.dim() == 2}  # noqa: PLR2004 - a matrix
+    transposed = {_digest(matrix.t().numpy()): name for name, matrix in matrices.items()}
     for tensor in graph.graph.initializer:
         if tensor.name not in names and len(tensor.dims) == 2:  # noqa: PLR2004 - a matrix
             found = transposed.get(_digest(onnx.numpy_helper.to_array(tensor)))
             if found is not None:
                 names[tensor.name] = found
+    plain: dict[bytes, str] = {}
+    for tensor_name, _, stacked in recurrent_matrices(graph.graph):
+        plain = plain or {_digest(matrix.numpy()): name for name, matrix in matrices.items()}
+        found = plain.get(_digest(stacked[0]))
+        if found is not None:
+            names[tensor_name] = found
     return names
 
 

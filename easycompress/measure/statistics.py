@@ -15,30 +15,27 @@ from scipy.special import ndtri
 
 from easycompress.core.errors import BadInput
 from easycompress.core.outcome import Drop
+from easycompress.measure.resampling import (
+    BOOTSTRAP_SEED,
+    CHUNK,
+    CONFIDENCE,
+    MIN_CHANGED,
+    RESAMPLES,
+    influences,
+    whole_drop,
+    whole_upper,
+)
 
 if TYPE_CHECKING:
     from easycompress.core.task import Metric
 
 Scores: TypeAlias = "np.ndarray[Any, Any]"
 
-CONFIDENCE = 0.95
-"""Of every bound that easycompress states."""
-
-MIN_CHANGED = 30
-"""Below so many changed samples the bootstrap's tail is made of a handful of values: undecided."""
-
-RESAMPLES = 2000
-"""Of the bootstrap: the 95 % quantile then rests on 100 resamples."""
-
-BOOTSTRAP_SEED = 0
-"""A bound is a function of the scores alone, so that a report can be recomputed."""
-
 TOLERANCE = 1e-9
 """Relative slack of a comparison with the floor, far below any real difference: a drop of exactly 1.0 meets 1.0."""
 
 _ABSOLUTE_TOLERANCE = 1e-12  # for floors at or near 0, where relative slack is none
 _HALVINGS = 60  # of an interval no longer than 2: down to the spacing of floats
-_CHUNK = 2_000_000  # drawn indices held at once
 
 
 def within(value: float, allowed: float) -> bool:
@@ -126,7 +123,7 @@ def bootstrap_upper(
         return None
     generator = np.random.default_rng(seed)
     n = len(drops)
-    rows = max(1, _CHUNK // n)
+    rows = max(1, CHUNK // n)
     means = np.concatenate(
         [
             drops[generator.integers(n, size=(min(rows, resamples - start), n))].mean(axis=1)
@@ -137,38 +134,53 @@ def bootstrap_upper(
 
 
 def paired_error(before: Scores, after: Scores, metric: Metric) -> float:
-    """Return the standard error of the drop in the metric's unit, from the score differences; infinite if they are."""
-    drops = _drops(before, after, higher_is_better=metric.higher_is_better)
-    if not np.isfinite(drops).all():
-        return math.inf
-    return metric.scale * float(drops.std()) / math.sqrt(len(drops))
+    """Return the standard error of the drop in the metric's unit; infinite where a score is no finite number."""
+    return _error(_contributions(before, after, metric))
 
 
 def paired_drop(before: Scores, after: Scores, metric: Metric, allowed: float) -> Drop:
-    """Return the paired drop of one score a sample, (N,) before and after, in the metric's unit, positive = worse.
+    """Return the paired drop of scores before and after, (N,) or (N, K), in the metric's unit, positive = worse.
 
     `certified` says whether the 95 % upper bound is at most `allowed` (metric's unit). A result with scores that are
     not finite has an infinite drop. Raises BadInput when the scores do not pair up.
     """
-    if before.shape != after.shape or before.ndim != 1 or not len(before):
+    if before.shape != after.shape or before.ndim != (1 if metric.is_mean else 2) or not len(before):
         raise BadInput(
             f"metric {metric.name}: scores of shapes {before.shape} before and {after.shape} after; "
             "it must return one score a sample, shape (N,)"
         )
-    drops = _drops(before, after, higher_is_better=metric.higher_is_better)
-    n, worse, better = len(drops), int((drops > 0).sum()), int((drops < 0).sum())
+    drops = _contributions(before, after, metric)
+    changed = (before != after) if metric.is_mean else (before != after).any(axis=1)
+    n, worse, better = len(drops), int((changed & (drops > 0)).sum()), int((changed & (drops < 0)).sum())
     upper: float | None
     if metric.binary:
         estimate = metric.scale * (worse - better) / n
         upper = metric.scale * tango_upper(worse, better, n)
         needed = samples_needed(worse, better, n, allowed / metric.scale)
     else:
-        estimate = metric.scale * float(drops.mean())
-        bound = bootstrap_upper(before, after, higher_is_better=metric.higher_is_better, seed=BOOTSTRAP_SEED)
-        upper = None if bound is None else metric.scale * bound
-        needed = _needed(estimate, paired_error(before, after, metric), n, worse + better, allowed)
+        estimate, upper = _estimate(before, after, drops, metric)
+        needed = _needed(estimate, _error(drops), n, worse + better, allowed)
     certified = upper is not None and within(upper, allowed)
     return Drop(estimate=estimate, upper_95=upper, n=n, worse=worse, better=better, certified=certified, needed=needed)
+
+
+def _contributions(before: Scores, after: Scores, metric: Metric) -> Scores:
+    """Return each sample's part in the drop, (N,), in the metric's unit, positive = worse."""
+    if metric.is_mean:
+        return metric.scale * _drops(before, after, higher_is_better=metric.higher_is_better)
+    return influences(before, after, metric)
+
+
+def _estimate(before: Scores, after: Scores, drops: Scores, metric: Metric) -> tuple[float, float | None]:
+    """Return the drop and its upper bound by the bootstrap, None where that is undecided."""
+    if not metric.is_mean:
+        return whole_drop(before, after, metric), whole_upper(before, after, metric)
+    bound = bootstrap_upper(before, after, higher_is_better=metric.higher_is_better, seed=BOOTSTRAP_SEED)
+    return float(drops.mean()), None if bound is None else metric.scale * bound
+
+
+def _error(drops: Scores) -> float:
+    return float(drops.std()) / math.sqrt(len(drops)) if np.isfinite(drops).all() else math.inf
 
 
 def _drops(before: Scores, after: Scores, *, higher_is_better: bool) -> Scores:

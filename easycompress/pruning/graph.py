@@ -18,10 +18,12 @@ from easycompress.core.errors import CannotCompress, one_line
 from easycompress.core.inputs import answer
 from easycompress.measure.profile import ATTENTION_NAMES
 from easycompress.pruning.importance import BATCH_NORM, Evidence, Member, scored
-from easycompress.pruning.safe import safe_dependencies
+from easycompress.pruning.safe import SafeDependencies, safe_dependencies
 from easycompress.pruning.tracing import trace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from easycompress.core.inputs import Inputs
@@ -70,8 +72,10 @@ class PruningGraph:
         self.names = {module: name for name, module in model.named_modules()}
         self.modules = dict(model.named_modules())
         self.frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+        self.obstacles: tuple[str, ...] = ()
         try:
             found = trace(model, example)
+            self.obstacles = tuple(sorted(found.mixed | found.cut))
             followed = self._by_gradients(example) if found.cut and not found.mixed else None
             self.tracer = "run" if followed is None else "torch-pruning"
             self.graph: Any = followed or safe_dependencies(model, example, found)
@@ -141,6 +145,18 @@ class PruningGraph:
             raise CannotCompress(f"layer {root}: removing {len(channels)} of its channels would leave none")
         group.prune()
         self._freeze()  # pruning replaces parameters by trainable ones
+
+    def remove_all(self, removals: Sequence[tuple[str, list[int]]]) -> None:
+        """Remove channels of several groups, as `remove` does of each, but every layer is rewritten only once.
+
+        The places are those before any of them is gone: groups share no channels.
+        """
+        if isinstance(self.graph, SafeDependencies):
+            self.graph.remove(dict(removals))
+            self._freeze()
+            return
+        for root, channels in removals:
+            self.remove(root, channels)
 
     def _freeze(self) -> None:
         for name in self.frozen:

@@ -20,11 +20,12 @@ from torch_pruning._helpers import GroupItem
 from torch_pruning.dependency import Dependency, Group
 from torch_pruning.dependency.node import Node
 
+from easycompress.core.errors import CannotCompress
 from easycompress.core.inputs import answer
 from easycompress.pruning.tracing import CONVOLUTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from easycompress.core.inputs import Inputs
     from easycompress.pruning.tracing import Slot, Trace
@@ -39,6 +40,7 @@ class SafeDependencies(tp.DependencyGraph):  # type: ignore[misc]  # torch-pruni
         self.slots = slots
         self.family, self.free = families
         self.forbidden: frozenset[str] = frozenset()
+        self._slots_of = self._by_root()
         self._module2name = {module: name for name, module in model.named_modules()}
         self.nodes: dict[str, Node] = {}
         self.module2node: dict[Any, Node] = {}
@@ -64,10 +66,32 @@ class SafeDependencies(tp.DependencyGraph):  # type: ignore[misc]  # torch-pruni
         found = []
         for slot in self.slots:
             families = self.family[slot.atoms]
-            if slot.side == "out" and slot.owner not in self.forbidden and open_[families].all():
-                found.append(slot.owner)
-                open_[families] = False
+            if slot.side == "out" and open_[families].all():
+                open_[families] = False  # of a forbidden root too: no other layer of its group may go either
+                if slot.owner not in self.forbidden:
+                    found.append(slot.owner)
         return found
+
+    def _by_root(self) -> dict[str, list[Slot]]:
+        """Return which slots hold channels of each root: groups never share any, and removal adds none."""
+        roots = self.roots()
+        root_of = np.full(len(self.free), -1)
+        for number, root in enumerate(roots):
+            root_of[self.family[self._own(root).atoms]] = number
+        found: dict[str, list[Slot]] = {root: [] for root in roots}
+        for slot in self.slots:
+            for number in np.unique(root_of[self.family[slot.atoms]]):
+                if number >= 0:
+                    found[roots[number]].append(slot)
+        return found
+
+    def _own(self, root: str) -> Slot:
+        """Return the slot of a layer's output channels."""
+        return next(slot for slot in self.slots if slot.owner == root and slot.side in ("out", "both"))
+
+    def widths(self, roots: Sequence[str]) -> dict[str, int]:
+        """Return how many channels each root has now."""
+        return {root: len(self._own(root).atoms) for root in roots}
 
     def get_all_groups(
         self,
@@ -84,24 +108,51 @@ class SafeDependencies(tp.DependencyGraph):  # type: ignore[misc]  # torch-pruni
     def get_pruning_group(self, module: nn.Module, pruning_fn: Any, idxs: Sequence[int]) -> Group:  # noqa: ANN401, ARG002 - the interface
         """Return what goes with the output channels `idxs` of a layer: the layer first, each with its own places."""
         root = self._module2name[module]
-        own = next(slot for slot in self.slots if slot.owner == root and slot.side in ("out", "both"))
+        own = self._own(root)
         place_of = np.full(len(self.free), -1)
         place_of[self.family[own.atoms[list(idxs)]]] = list(idxs)
         group = _SafeGroup(self)
-        for slot in sorted(self.slots, key=lambda slot: slot is not own):  # stable: the root first, then as they ran
+        slots = self._slots_of.get(root, self.slots)
+        for slot in sorted(slots, key=lambda slot: slot is not own):  # stable: the root first, then as they ran
             places = place_of[self.family[slot.atoms]]
             gone = np.flatnonzero(places >= 0)
             if len(gone):
-                node = self.nodes[slot.owner]
-                handler = self._handler(slot, node.module)
-                item = GroupItem(_Dependency(handler, handler, node, node, slot), gone.tolist())
-                item.root_idxs = places[gone].tolist()
-                group.items.append(item)
+                group.items.append(self._item(slot, gone.tolist(), places[gone].tolist()))
         return group
 
-    def _handler(self, slot: Slot, target: Any) -> Any:  # noqa: ANN401 - torch-pruning is untyped
-        pruner = self.get_pruner_of_module(target)
-        return pruner.prune_in_channels if slot.side == "in" else pruner.prune_out_channels
+    def check_pruning_group(self, group: Group) -> bool:
+        """Tell whether every layer and parameter keeps a channel."""
+        return all(len(item.idxs) < len(item.dep.slot.atoms) for item in group)
+
+    def remove(self, channels: Mapping[str, Sequence[int]], *, sparing: bool = False) -> None:
+        """Remove `channels` (places by root) of several groups at once; each layer is rewritten once.
+
+        Raises CannotCompress where a layer would be left with none, or keeps its first if `sparing`.
+        """
+        going = np.zeros(len(self.free), bool)
+        for root, places in channels.items():
+            going[self.family[self._own(root).atoms[list(places)]]] = True
+        for slot in self.slots:
+            families = self.family[slot.atoms]
+            if going[families].all() and not sparing:
+                raise CannotCompress(f"layer {slot.owner}: removing {len(families)} of its channels would leave none")
+            if going[families].all():
+                going[families[0]] = False
+        group = _SafeGroup(self)
+        for slot in self.slots:
+            gone = np.flatnonzero(going[self.family[slot.atoms]]).tolist()
+            if gone:
+                group.items.append(self._item(slot, gone, gone))
+        group.prune()
+
+    def _item(self, slot: Slot, gone: list[int], places: list[int]) -> GroupItem:
+        """Return that the places `gone` of a slot go, `places` those of the root."""
+        node = self.nodes[slot.owner]
+        pruner = self.get_pruner_of_module(node.module)
+        handler = pruner.prune_in_channels if slot.side == "in" else pruner.prune_out_channels
+        item = GroupItem(_Dependency(handler, handler, node, node, slot), gone)
+        item.root_idxs = places
+        return item
 
 
 class _Dependency(Dependency):  # type: ignore[misc]  # torch-pruning is untyped
@@ -162,14 +213,9 @@ def _failing(graph: SafeDependencies, roots: list[str], example: Inputs, shape: 
 def _runs(graph: SafeDependencies, roots: list[str], example: Inputs, shape: torch.Size) -> bool:
     """Tell whether a copy runs with one channel less in each group, and with about half of them."""
     trial = graph.copied()
-    for share in (0.0, 0.5):
-        for root in roots:
-            module = trial.nodes[root].module
-            pruner = trial.get_pruner_of_module(module)
-            width = pruner.get_out_channels(module)
-            group = trial.get_pruning_group(module, pruner.prune_out_channels, range(max(1, int(share * width))))
-            if width > 1 and trial.check_pruning_group(group):
-                group.prune()
+    for step in (None, 2):
+        widths = trial.widths(roots)
+        trial.remove({root: range(1, width, step or width) for root, width in widths.items()}, sparing=True)
         try:
             with torch.no_grad():
                 if answer(trial.model, example).shape != shape:

@@ -57,7 +57,10 @@ class StructuredPruner:
         graph = PruningGraph(model, example)
         groups = graph.groups(action.strategy, action.importance, _evidence(model, action, context))
         if not groups:
-            raise CannotCompress(f"structured pruning: no channel can be removed with strategy {action.strategy}")
+            reason = f": they can't be followed through {', '.join(graph.obstacles)}" if graph.obstacles else ""
+            raise CannotCompress(
+                f"structured pruning: no channel can be removed with strategy {action.strategy}{reason}"
+            )
         everything = graph.groups("global", "l1") if action.protect != "none" else groups
         goal = spread(model, groups, everything, action, context)
         with torch.no_grad():
@@ -82,6 +85,19 @@ class StructuredPruner:
         return model
 
 
+def leaving_some(group: ChannelGroup, channels: list[int]) -> list[int]:
+    """Return `channels` without the most important one of each layer that would be left with none.
+
+    A layer may hold a part of a group only: the sum of one layer's output and two others' put side by side.
+    """
+    gone = torch.zeros(group.width, dtype=torch.bool)
+    gone[channels] = True
+    for member in group.members:
+        if bool(gone[member.channels].all()):
+            gone[member.channels[group.scores[member.channels].argmax()]] = False
+    return torch.nonzero(gone).flatten().tolist()
+
+
 def _prune(
     model: nn.Module, action: StructuredPruning, context: Context, full: dict[str, int], goal: dict[str, int]
 ) -> tuple[list[list[Any]], int]:
@@ -91,13 +107,15 @@ def _prune(
     steps = action.steps if context.recover is not None else 1
     for step in range(1, steps + 1):
         graph = PruningGraph(model, context.task.example)  # training replaced nothing, but scores must be fresh
+        removals: list[tuple[str, list[int]]] = []
         for group in graph.groups(action.strategy, action.importance, _evidence(model, action, context)):
             gone = (full[group.root] - goal[group.root]) * step // steps
             wanted = rounded(full[group.root], full[group.root] - gone, action.round_to)
-            channels = least_important(group.scores, group.width - wanted)
+            channels = leaving_some(group, least_important(group.scores, group.width - wanted))
             if channels:
-                graph.remove(group.root, channels)
-                record.append([group.root, channels])
+                removals.append((group.root, channels))
+        graph.remove_all(removals)
+        record += [[root, channels] for root, channels in removals]
         if context.recover is not None and step < steps:
             epochs += context.recover(model, step)
     return record, epochs

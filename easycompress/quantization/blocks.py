@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 BYTE = 8
 
+SLICE = 1 << 22
+"""Weights that are rounded at a time: what that takes on the way is several times as large."""
+
 SHRUNK = (1.0, 0.95, 0.9, 0.85, 0.8)
 """Shares of a block's range that are tried: with 4 bits clipping the largest value often costs less than it saves."""
 
@@ -39,8 +42,8 @@ class Blocks:
     def dense(self) -> Tensor:
         """Return the float32 weight, (N, inputs)."""
         rows, count = self.scale.shape
-        levels = self.levels.reshape(rows, count, self.block).float()
-        weight = (levels - self.zero[..., None].float()) * self.scale[..., None]
+        weight = self.levels.reshape(rows, count, self.block).float()
+        weight.sub_(self.zero[..., None]).mul_(self.scale[..., None])
         return weight.reshape(rows, -1)[:, : self.inputs].contiguous()
 
     def columns(self) -> Tensor:
@@ -66,6 +69,13 @@ def packed(values: Tensor, bits: int) -> bytes:
     return bytes((flat[0::2] | (flat[1::2] << bits)).numpy().tobytes())
 
 
+def unpacked(stored: Tensor, bits: int) -> Tensor:
+    """Return the numbers, one a byte, of rows (N, bytes) that hold them as `packed` orders them."""
+    if bits == BYTE:
+        return stored
+    return torch.stack([stored & 2**bits - 1, stored >> bits], -1).reshape(len(stored), -1)
+
+
 def quantize_blocks(weight: Tensor, *, bits: int, block: int, symmetric: bool, name: str = "a weight") -> Blocks:
     """Return `weight` (N, K) rounded to the nearest of 2^bits levels a block of `block` inputs.
 
@@ -74,11 +84,19 @@ def quantize_blocks(weight: Tensor, *, bits: int, block: int, symmetric: bool, n
     the least to the largest value, zero among them. The last block is filled up with zeros. Raises BadInput with the
     tensor's `name` on NaN and infinity.
     """
-    rows, inputs = weight.shape
-    values = weight.detach().float()
-    if not torch.isfinite(values).all():
+    inputs = weight.shape[1]
+    if not torch.isfinite(weight.detach()).all():
         raise BadInput(f"{name} holds NaN or infinity, so it can't be quantized; repair the checkpoint")
-    values = functional.pad(values, (0, -inputs % block)).reshape(rows, -1, block)
+    slices = weight.detach().split(max(1, SLICE // max(1, inputs)))
+    made = [_levels(part.float(), bits, block, symmetric=symmetric) for part in slices]
+    levels, zero, scale = (torch.cat(each) for each in zip(*made, strict=True))
+    return Blocks(levels, zero, scale, inputs, bits, block, symmetric)
+
+
+def _levels(weight: Tensor, bits: int, block: int, *, symmetric: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return levels, zero points and scales of some rows."""
+    rows, inputs = weight.shape
+    values = functional.pad(weight, (0, -inputs % block)).reshape(rows, -1, block)
     top, middle = 2**bits - 1, 2 ** (bits - 1)
     if symmetric:
         scale = _least_error(values, middle)
@@ -88,15 +106,7 @@ def quantize_blocks(weight: Tensor, *, bits: int, block: int, symmetric: bool, n
         scale = _usable((most - least) / top)
         zero = torch.round(-least / scale).clamp(0, top)
     levels = (torch.round(values / scale) + zero).clamp(0, top)
-    return Blocks(
-        levels.to(torch.uint8).reshape(rows, -1),
-        zero.to(torch.uint8)[..., 0],
-        scale[..., 0].contiguous(),
-        inputs,
-        bits,
-        block,
-        symmetric,
-    )
+    return levels.to(torch.uint8).reshape(rows, -1), zero.to(torch.uint8)[..., 0], scale[..., 0].contiguous()
 
 
 def _least_error(values: Tensor, middle: int) -> Tensor:

@@ -152,3 +152,20 @@ class Weights(nn.Module):
         scale_in = 1.0 if source is None else source.grid()[0]
         dense, offset = _Layer.apply(weight, rounded, self.limit, scale_in)
         return dense, bias if source is None else offset
+
+
+class Rows(nn.Module):
+    """Puts rows that were looked up in a table on their symmetric int8 grids, one a row, as the file's table is.
+
+    Gradients pass straight through, a row's times its max|w|^2. `limit` is the largest integer.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return `rows` (..., width) as the file's table gives them."""
+        dense, _ = _Layer.apply(rows.flatten(0, -2), None, self.limit, 1.0)
+        result: Tensor = dense.reshape(rows.shape)
+        return result

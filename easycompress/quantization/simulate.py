@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import copy
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import fx, nn
 
-from easycompress.artifact.onnx_export import EXPORTERS, OPSET
-from easycompress.core.errors import CannotCompress, one_line
-from easycompress.core.inputs import arguments, call, in_order, names_of, tensors_of
-from easycompress.core.quiet import quiet
-from easycompress.quantization.fake import LEVELS, Activation, Weights
+from easycompress.artifact.onnx_export import traced
+from easycompress.core.errors import CannotCompress
+from easycompress.quantization.expand import expand
+from easycompress.quantization.fake import LEVELS, Activation, Rows, Weights
 from easycompress.quantization.layout import Layout, read_layout
 from easycompress.quantization.processor import reduced
 from easycompress.quantization.technique import StaticQuantizer
 from easycompress.quantization.weights import limit_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import onnx
 
-    from easycompress.core.inputs import Inputs
     from easycompress.quantization.settings import StaticInt8
     from easycompress.technique import Context
 
@@ -82,37 +80,41 @@ def simulate(model: nn.Module, action: StaticInt8, context: Context) -> Simulati
     """
     rounded = StaticQuantizer().apply(copy.deepcopy(model), action, context)
     assert rounded.file_pass is not None  # noqa: S101 - the quantizer's part is in the graph
-    program, proto = _program(rounded.model, context.task.example)
+    exported = traced(rounded.model, context.task.example)
+    proto = exported.model_proto
     layout = read_layout(rounded.file_pass(proto))
-    module = program.module(check_guards=False)
+    if exported.exported_program is None:
+        raise CannotCompress("qat-int8: the exporter keeps no trace of this model; use static-int8")
+    module = _module(exported.exported_program, [value.name for value in proto.graph.input])
     state = model.state_dict()
     module.load_state_dict({name: state.get(name, value).clone() for name, value in module.state_dict().items()})
     names = _nodes_by_name(module.graph, proto)
-    return _Builder(module, names, layout, limit_of(reduce=reduced(action.reduce_range))).build(proto)
+    matrices = expand(module.graph, names, proto)
+    limit = limit_of(reduce=reduced(action.reduce_range))
+    return _Builder(module, names, layout, limit, matrices, frozenset(rounded.codes)).build(proto)
 
 
-def _program(model: nn.Module, example: Inputs) -> tuple[torch.export.ExportedProgram, onnx.ModelProto]:
-    """Return the traced program and the ONNX graph whose values are named after the program's nodes."""
-    given = in_order(model, example)
-    positional, keywords = arguments(given)
-    dynamic = {0: torch.export.Dim.DYNAMIC}
-    shapes: Any = dict.fromkeys(keywords, dynamic) if keywords else (dynamic,) * len(positional)
-    try:
-        with quiet(*EXPORTERS), torch.no_grad():
-            traced = torch.export.export(model, positional, keywords, dynamic_shapes=shapes, strict=False)
-            exported = torch.onnx.export(
-                traced,
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=list(names_of(model, given)),
-                output_names=list(tensors_of(call(model, given))),
-                verbose=False,
-            )
-    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-        raise CannotCompress(f"qat-int8: the model can't be traced: {one_line(error, 160)}") from error
-    if exported is None or exported.exported_program is None:
-        raise CannotCompress("qat-int8: the model can't be traced; use static-int8")
-    return exported.exported_program, exported.model_proto
+def _module(program: torch.export.ExportedProgram, names: Sequence[str]) -> fx.GraphModule:
+    """Return a traced program as a module that takes the inputs `names`, in order or by keyword.
+
+    It returns what the file does, a single output as it is.
+    """
+    module = program.module(check_guards=False)
+    assert isinstance(module, fx.GraphModule)  # noqa: S101 - torch's own promise
+    graph = module.graph
+    places = [node for node in graph.nodes if node.op == "placeholder"]
+    for node, name in zip(places, names, strict=True):
+        node.target = name
+    results = _results(graph)
+    graph.output_node().args = (results[0] if len(results) == 1 else tuple(results),)
+    graph.set_codegen(fx.graph.CodeGen())  # instead of one that packs arguments as the traced forward did
+    return module
+
+
+def _results(graph: fx.Graph) -> list[fx.Node]:
+    found: list[fx.Node] = []
+    fx.node.map_arg(graph.output_node().args, found.append)
+    return found
 
 
 def _nodes_by_name(graph: fx.Graph, proto: onnx.ModelProto) -> dict[str, fx.Node]:
@@ -120,16 +122,23 @@ def _nodes_by_name(graph: fx.Graph, proto: onnx.ModelProto) -> dict[str, fx.Node
     names = {node.name: node for node in graph.nodes if node.op == "call_function"}
     places = [node for node in graph.nodes if node.op == "placeholder"]
     names |= {value.name: node for value, node in zip(proto.graph.input, places, strict=True)}
-    results: list[fx.Node] = []
-    fx.node.map_arg(graph.output_node().args, results.append)
-    return names | {value.name: node for value, node in zip(proto.graph.output, results, strict=False)}
+    return names | {value.name: node for value, node in zip(proto.graph.output, _results(graph), strict=False)}
 
 
 class _Builder:
     """Rewrites the traced graph: first the activations, then the layers' weights, which depend on their inputs'."""
 
-    def __init__(self, source: fx.GraphModule, names: dict[str, fx.Node], layout: Layout, limit: int) -> None:
+    def __init__(
+        self,
+        source: fx.GraphModule,
+        names: dict[str, fx.Node],
+        layout: Layout,
+        limit: int,
+        matrices: Mapping[str, str],
+        coded: frozenset[str],
+    ) -> None:
         self.source, self.graph, self.names, self.layout, self.limit = source, source.graph, names, layout, limit
+        self.matrices, self.coded = matrices, coded
         self.activations: dict[str, Activation] = {}
         self.put: dict[fx.Node, Activation] = {}
 
@@ -145,6 +154,7 @@ class _Builder:
                 )
             self._activation(node, name, owner)
         self._layers()
+        self._tables()
         for node in self.graph.nodes:
             if node.target is aten.view.default:
                 node.target = aten.reshape.default  # training may run in another memory order than tracing did
@@ -183,8 +193,9 @@ class _Builder:
         found: set[str] = set()
         for count, node in enumerate([n for n in self.graph.nodes if n.target in LAYERS]):
             weight, bias = node.args[1], node.args[2] if len(node.args) > 2 else None  # noqa: PLR2004 - x, weight, bias
-            name = getattr(weight, "target", None)
-            if name not in self.layout.weights or self.layout.weights[name] != 0:
+            parameter = getattr(weight, "target", "")
+            name = self.matrices.get(parameter, parameter)
+            if self.layout.weights.get(name) != (0 if name == parameter else 1):
                 continue
             found.add(name)
             stored = isinstance(bias, fx.Node) and bias.target in self.layout.biases
@@ -200,3 +211,15 @@ class _Builder:
                 raise CannotCompress(
                     f"qat-int8: the runtime quantizes {name}, no weight of a known layer; use static-int8"
                 )
+
+    def _tables(self) -> None:
+        """Put the rows that are looked up in coded tables on their grids."""
+        for count, node in enumerate([n for n in self.graph.nodes if n.target is aten.embedding.default]):
+            if getattr(node.args[0], "target", None) not in self.coded:
+                continue
+            self.source.add_module(f"rows_{count}", Rows(self.limit))
+            users = list(node.users)
+            with self.graph.inserting_after(node):
+                rows = self.graph.call_module(f"rows_{count}", (node,))
+            for user in users:
+                user.replace_input_with(node, rows)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from onnx import TensorProto, helper
+from torch import Tensor, nn
 
+from easycompress.artifact.external import fill, is_transposed, parameter_of
 from easycompress.artifact.fold import fold, fold_checked
+from easycompress.artifact.large import is_large, own_weights, shell, values_of
 from easycompress.codes.affine import INT8_LIMIT
 from easycompress.quantization.blocks import Blocks, packed, quantize_blocks
+from easycompress.quantization.compact import BlockLinear, empty_blocks, put_blocks
 from easycompress.quantization.dynamic import NOTHING_LINEAR, lacks_linear
 from easycompress.quantization.mixed import SENSITIVITY_SAMPLES, harms_of, most_sensitive
 from easycompress.quantization.rewrite import Rewriter, store_tables, unbiased, with_bias
@@ -18,11 +23,14 @@ from easycompress.quantization.weights import LINEAR, TABLES, Found, coded_weigh
 from easycompress.technique import Applied, Context, Need
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import onnx
-    from torch import nn
 
     from easycompress.core.inputs import Inputs
     from easycompress.core.profile import ModelProfile
+    from easycompress.quantization.rewrite import Product
+    from easycompress.quantization.weights import Array
 
 BYTE = 8
 
@@ -48,7 +56,12 @@ class BlockQuantizer:
         return f"weight-only: {NOTHING_LINEAR}" if lacks_linear(profile) else None
 
     def apply(self, model: nn.Module, action: WeightOnly, context: Context) -> Applied:
-        """Fold, round the weights to their blocks' levels, and leave the operators to a pass over the graph."""
+        """Fold, round the weights to their blocks' levels, and leave the operators to a pass over the graph.
+
+        The weights of a large model become blocks in the module too: another copy of them wouldn't fit.
+        """
+        if is_large(model):
+            return _apply_to_large(model, action, context)
         pairs = fold_checked(model, context.task.example)
         blocks = {
             weight: _blocks(module.weight, action, action.bits, weight)
@@ -72,7 +85,12 @@ class BlockQuantizer:
         return Applied(model, record, dict(codes), block_graph)
 
     def replay(self, model: nn.Module, record: dict[str, Any], example: Inputs) -> nn.Module:  # noqa: ARG002 - the protocol
-        """Fold the recorded pairs; the weights on their levels come with the state dict."""
+        """Fold the recorded pairs, or put blocks in place; the weights come with the state dict."""
+        for name, settings in record.get("blocks", {}).items():
+            layer: Any = model.get_submodule(name.rpartition(".")[0])
+            put_blocks(model, {name: empty_blocks(layer, **settings)})
+        if "blocks" in record:
+            own_weights(model)
         return fold(model.eval(), [(layer, norm) for layer, norm in record["folded"]])
 
 
@@ -86,11 +104,87 @@ def _wide(model: nn.Module, blocks: dict[str, Blocks], action: WeightOnly, conte
     if action.bits == BYTE or not count:
         return []
     data = context.task.data.calibration.inputs if len(context.task.data.calibration) else context.task.example
-    layers = {weight.rpartition(".")[0]: block.dense() for weight, block in blocks.items()}
+    layers = _Dense({weight.rpartition(".")[0]: block for weight, block in blocks.items()})
     samples = data[:SENSITIVITY_SAMPLES]
     what = f"weight-only {action.block} {action.symmetric}"
     harms = context.remembered(what, model, lambda: harms_of(model, layers, samples, activations=False))
     return [f"{name}.weight" if name else "weight" for name in most_sensitive(harms, count)]
+
+
+class _Dense(Mapping[str, Tensor]):
+    """Blocks by name as dense weights, each made when it is asked for: all of them are as large as the model."""
+
+    def __init__(self, blocks: Mapping[str, Blocks]) -> None:
+        self._blocks = blocks
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._blocks[name].dense()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._blocks)
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+
+def _apply_to_large(model: nn.Module, action: WeightOnly, context: Context) -> Applied:
+    """Put blocks in the place of a large model's linear layers; nothing is written into the weights that it shares."""
+    treated = shell(model)
+    blocks = {
+        weight: _blocks(module.weight, action, action.bits, weight)
+        for weight, module in coded_weights(treated, LINEAR)
+        if module is not treated
+    }
+    wide = _wide(treated, blocks, action, context)
+    for weight in wide:
+        blocks[weight] = _blocks(treated.get_parameter(weight), action, BYTE, weight)
+    settings = {
+        weight: {"bits": block.bits, "block": block.block, "symmetric": block.symmetric}
+        for weight, block in blocks.items()
+    }
+    tied = {id(treated.get_parameter(weight)) for weight in blocks}
+    spare = {m for m in treated.modules() if id(getattr(m, "weight", None)) in tied}
+    put_blocks(treated, blocks)
+    blocks.clear()
+    own_weights(treated)
+    codes = round_weights(treated, TABLES, INT8_LIMIT, [n for n, m in treated.named_modules() if m in spare])
+
+    def block_graph(proto: onnx.ModelProto) -> onnx.ModelProto:
+        for tensor in proto.graph.initializer:
+            if parameter_of(tensor) in codes:
+                fill(tensor, lambda name: values_of(treated, name))
+        rewriter = _Named(store_tables(proto, found(codes))[0], treated)
+        return _with_products(rewriter, rewriter.block, action)
+
+    return Applied(treated, {"folded": [], "wide": wide, "blocks": settings}, dict(codes), block_graph)
+
+
+class _Named(Rewriter):
+    """Rewrites a graph that names its weights: their values are those of a model."""
+
+    def __init__(self, proto: onnx.ModelProto, model: nn.Module) -> None:
+        super().__init__(proto)
+        self.model = model
+
+    def matrix(self, name: str) -> Array | None:
+        """Return a float32 matrix, in the graph or named by it; None for anything else."""
+        tensor = self.stored.get(name)
+        parameter = None if tensor is None else parameter_of(tensor)
+        if tensor is None or parameter is None:
+            return super().matrix(name)
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) != 2:  # noqa: PLR2004 - a matrix
+            return None
+        values = values_of(self.model, parameter)
+        return values.T if is_transposed(tensor) else values
+
+    def block(self, product: Product) -> tuple[str, Blocks] | None:
+        """Return a product's weight in blocks, with its name, where the model's own layer holds it so."""
+        name = parameter_of(self.stored[product.stored])
+        layer = None if name is None else self.model.get_submodule(name.rpartition(".")[0])
+        if name is None or not isinstance(layer, BlockLinear):
+            return None
+        block = layer.blocks()
+        return (name, block) if product.weight.shape == (len(block.scale), block.inputs) else None
 
 
 def block_products(proto: onnx.ModelProto, known: Found[Blocks], action: WeightOnly) -> onnx.ModelProto:
@@ -99,13 +193,19 @@ def block_products(proto: onnx.ModelProto, known: Found[Blocks], action: WeightO
     Standard operators of opset 21, which ONNX Runtime fuses into its own MatMulNBits when a session starts, so that the
     dense weight never exists. Weights that aren't known, computed from several parameters, are rounded here.
     """
-    rewriter = Rewriter(proto)
+    return _with_products(Rewriter(proto), lambda product: known.find(product.weight), action)
+
+
+def _with_products(
+    rewriter: Rewriter, find: Callable[[Product], tuple[str, Blocks] | None], action: WeightOnly
+) -> onnx.ModelProto:
+    """Return the rewriter's graph with its products by blocks: those that `find` knows, others rounded here."""
 
     def change(node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
         product = rewriter.product(node)
         if product is None:
             return None
-        name, block = known.find(product.weight) or (
+        name, block = find(product) or (
             product.stored,
             _blocks(torch.from_numpy(product.weight.copy()), action, action.bits, product.stored),
         )

@@ -64,7 +64,7 @@ class Brief:
                 "target": goal.target.text,
                 "ratio_needed": self.needed if math.isfinite(self.needed) else None,
                 "floor": goal.floor.text,
-                "allowed_drop": self.allowed,
+                "allowed_drop": self.allowed if math.isfinite(self.allowed) else None,
                 "format": goal.format,
                 "certify": self.request.certify,
             },
@@ -92,6 +92,8 @@ class Brief:
         """Return the original's quality, and the least that the floor permits."""
         worst = self.quality - self.allowed if self.metric.higher_is_better else self.quality + self.allowed
         now, floor = (units.quality(value, percent=self.metric.percent) for value in (self.quality, worst))
+        if not math.isfinite(self.allowed):
+            return "no data: quality isn't judged"
         return f"{now} on select, floor {floor}"
 
     def _training(self) -> str:

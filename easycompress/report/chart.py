@@ -88,7 +88,8 @@ class Plane:
     def __init__(self, marks: Sequence[Attempt], reading: Reading, width: int) -> None:
         self.width, self.height = width, HEIGHTS[width]
         self.sign = 1.0 if reading.higher_is_better else -1.0
-        self.floor = marks[0].quality - self.sign * reading.allowed
+        allowed = reading.allowed if math.isfinite(reading.allowed) else 0.0  # without data there is no floor
+        self.floor = marks[0].quality - self.sign * allowed
         self.target = reading.target.ratio(reading.before)
         ratios = [mark.ratio for mark in marks] + ([self.target] if math.isfinite(self.target) else [])
         self._low, self._high = math.log(min(1.0, *ratios)), math.log(max(1.5, *ratios))
@@ -178,10 +179,12 @@ def _limits(plane: Plane, reading: Reading) -> Iterator[Markup]:
     """Draw the floor, with what lies below it shaded, and the target."""
     right, low = plane.width - RIGHT, plane.height - BOTTOM
     floor = plane.y(plane.floor)
-    area = Markup('<rect x="{}" y="{:.1f}" width="{}" height="{:.1f}" class="below"/>')
-    yield area.format(LEFT, floor, right - LEFT, low - floor)
-    yield _segment(LEFT, floor, right, floor, "floor")
-    yield _text(LEFT + 6, floor + 15, f"floor {units.quality(plane.floor, percent=reading.percent)}", "limit inside")
+    if math.isfinite(reading.allowed):
+        area = Markup('<rect x="{}" y="{:.1f}" width="{}" height="{:.1f}" class="below"/>')
+        yield area.format(LEFT, floor, right - LEFT, low - floor)
+        yield _segment(LEFT, floor, right, floor, "floor")
+        text = f"floor {units.quality(plane.floor, percent=reading.percent)}"
+        yield _text(LEFT + 6, floor + 15, text, "limit inside")
     if math.isfinite(plane.target):
         x = plane.x(plane.target)
         yield _segment(x, TOP - 6, x, low, "target")

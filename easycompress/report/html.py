@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 from dataclasses import dataclass
@@ -174,7 +175,10 @@ def _headlines(report: Report, reading: Reading) -> list[Headline]:
             "Drop",
             None,
             f"{estimate}{unit}" if drop.estimate >= 0 else units.drop(drop.estimate, percent=percent),
-            (bound(drop, reading.allowed, percent=percent), f"the floor is {floor}{unit}"),
+            (
+                bound(drop, reading.allowed, percent=percent),
+                f"the floor is {floor}{unit}" if math.isfinite(reading.allowed) else "on random inputs: not judged",
+            ),
         ),
     ]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from easycompress.core.errors import BadInput
-from easycompress.core.goal import Floor, Objective, Target, parse_floor, parse_objective, parse_target
+from easycompress.core.goal import NO_FLOOR, Floor, Objective, Target, parse_floor, parse_objective, parse_target
 from easycompress.core.request import Request
 from easycompress.report import units
 
@@ -51,7 +51,9 @@ def read(report: Report) -> Reading:
     if facts is None:
         raise BadInput("report.json: its profile has no metric, so an earlier version wrote it; compress anew")
     metric, percent, higher = str(facts["name"]), bool(facts["percent"]), bool(facts["higher_is_better"])
-    floor = parse_floor(request.max_drop, request.min_quality, percent_metric=percent, metric=metric)
+    floor = NO_FLOOR
+    if request.max_drop is not None or request.min_quality is not None:
+        floor = parse_floor(request.max_drop, request.min_quality, percent_metric=percent, metric=metric)
     return Reading(
         request=request,
         objective=objective,
@@ -153,6 +155,8 @@ def floor_words(floor: Floor, *, percent: bool, higher_is_better: bool) -> str:
     worse = "lower" if higher_is_better else "higher"
     if floor.kind == "level":
         return f"{'at least' if higher_is_better else 'at most'} {floor.text}"
+    if floor.kind == "none":
+        return "on random inputs, not judged"
     if floor.kind == "relative":
         return f"at most {floor.text.removesuffix('rel')} of the original's {worse}"
     unit = "" if not percent else " point" if floor.value == 1 else " points"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from easycompress.report import units
@@ -43,19 +44,22 @@ def sentence(
     """Return the verdict, what was reached and how sure that is, in one line without a full stop.
 
     `before` and `after` are the objective in its own unit (bytes, ms, MACs, mJ) on the report split's two files,
-    `ratio` = before / after. `allowed` is the floor as the largest permitted drop in the metric's unit; `percent` says
-    whether that unit is percentage points. `why` adds a reason at the end, such as what arithmetic rules out.
+    `ratio` = before / after. `allowed` is the floor as the largest permitted drop in the metric's unit, infinite where
+    there was no data to judge quality by; `percent` says whether that unit is percentage points. `why` adds a reason
+    at the end, such as what arithmetic rules out.
     """
     label = LABELS[verdict]
     reached = f"{factor(ratio, objective)} ({units.change(before, after, objective)})"
     quality = _quality(drop, allowed, percent=percent)
     sure = f"{bound(drop, allowed, percent=percent)} on {units.count(drop.n)} samples"
     missed = _short_of(target, before, after, ratio, objective)
+    if math.isinf(allowed):
+        return _close(f"{label}: {reached}{f', {missed}' if missed else ''}, {_unjudged(drop, percent=percent)}", why)
     original = f"the original's {units.amount(before, objective)}"
-    if before == after and target.kind == "max":
-        return _close(f"{label}: nothing within the floor improves on {original}", why)
-    if before == after and verdict == "met":
-        return _close(f"{label}: nothing was compressed, {original} already meet the target {target.text}", why)
+    if before == after and (target.kind == "max" or verdict == "met"):
+        nothing = f"nothing was compressed, {original} already meet the target {target.text}"
+        best = f"nothing within the floor improves on {original}"
+        return _close(f"{label}: {best if target.kind == 'max' else nothing}", why)
     if verdict == "met":
         note = {"max": ", the most within the floor", "absolute": f" for {target.text}", "ratio": ""}[target.kind]
         return _close(f"{label}: {reached}{note}, {quality}, {sure}", why)
@@ -66,6 +70,12 @@ def sentence(
     if verdict == "floor-missed":
         return _close(f"{label}: {quality}, {sure}; {reached}{short}", why)
     return _close(f"{label}: {reached}{short}, {quality}, but {sure}; {_remedy(drop)}", why)
+
+
+def _unjudged(drop: Drop, *, percent: bool) -> str:
+    """Return what can be said of quality without data."""
+    lost = units.points(drop.estimate, percent=percent)
+    return f"quality not judged: no data was given (on random inputs, which prove nothing, fidelity falls by {lost})"
 
 
 def factor(ratio: float, objective: Objective) -> str:

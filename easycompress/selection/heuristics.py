@@ -16,11 +16,20 @@ if TYPE_CHECKING:
 Resources = Literal["none", "limited", "ample"]
 Backend = Literal["cpu", "gpu"]
 
+MOSTLY = 0.8
+"""Share of the parameters and of the operations from which a model counts as mostly linear."""
+
 LIMITED_EPOCHS = 3.0
 """Below so many affordable training epochs the means are limited: the default three prunings get less than one each."""
 
 PRUNABLE: tuple[Family, ...] = ("convolutional", "linear", "attention")
 """Families whose layers have outputs that can be removed."""
+
+RECURRENT = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
+"""Types of recurrent layers: neither is anything of them pruned, nor do they become integers."""
+
+RIGHT_OR_WRONG = ("accuracy", "agreement")
+"""Metrics that say right or wrong of each position, where a sample has several."""
 
 _FEW = 10
 
@@ -74,6 +83,12 @@ class Heuristics(Frozen):
         return shares.get("linear", 0.0) + shares.get("attention", 0.0) + embedded / max(self.profile.params, 1)
 
     @property
+    def recurrent_share(self) -> float:
+        """Return the share of the parameters that is in recurrent layers: codes alone make those smaller."""
+        recurrent = sum(layer.params for layer in self.profile.layers if layer.type in RECURRENT)
+        return recurrent / max(self.profile.params, 1)
+
+    @property
     def linear_macs(self) -> float:
         """Return the share of the multiply-accumulates that is in linear and attention layers."""
         shares = self.profile.mac_share()
@@ -123,7 +138,7 @@ def gather(
     return Heuristics(
         profile=profile,
         metric=metric.name,
-        accuracy_like=metric.binary,
+        accuracy_like=metric.binary or metric.name in RIGHT_OR_WRONG,
         objective=goal.objective,
         ratio_needed=goal.target.ratio(baseline_objective),
         points=as_points(allowed, metric, baseline_quality),

@@ -12,10 +12,11 @@ import torch
 
 from easycompress.artifact.exports import Exports
 from easycompress.artifact.write import write_model
-from easycompress.core.inputs import answer
+from easycompress.core.inputs import answer, chunk_size
 from easycompress.core.progress import Silent
 from easycompress.lc.settings import DECADES, MOST_BITS, LearningCompression
 from easycompress.lc.technique import LearningCompressor
+from easycompress.metrics import DETECTION
 from easycompress.selection.trees.lc import SCHEMES
 from easycompress.technique import Context
 
@@ -74,10 +75,15 @@ def _at_size(
 def loss_of(model: nn.Module, task: Task) -> float:
     """Return the task's loss on up to SAMPLES samples, on the original's answers where there are no labels."""
     split = task.data.train if len(task.data.train) else task.data.select
+    split = split.take(slice(0, SAMPLES))
+    total = 0.0
     with torch.no_grad():
-        outputs = answer(model, split.inputs[:SAMPLES]).float()
-        targets = None if split.targets is None else split.targets[:SAMPLES]
-        if targets is None:
-            targets = answer(task.model, split.inputs[:SAMPLES]).argmax(1)
-        value = float(task.loss(outputs, targets))
+        for inputs, given in split.batches(chunk_size(model, split.inputs)):
+            outputs = answer(model, inputs).float()
+            if given is None:
+                targets = answer(task.model, inputs).argmax(1)
+            else:
+                targets = answer(task.model, inputs) if task.metric.name in DETECTION else given
+            total += len(inputs) * float(task.loss(outputs, targets))
+    value = total / max(len(split), 1)
     return value if math.isfinite(value) else math.inf

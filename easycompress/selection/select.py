@@ -58,9 +58,9 @@ def select(heuristics: Heuristics) -> Plan:
 
     Raises CannotCompress, naming the layer types, when nothing in the model can be pruned or quantized.
     """
-    if not any(layer.family in PRUNABLE for layer in heuristics.profile.layers):
+    if not heuristics.recurrent_share and not any(layer.family in PRUNABLE for layer in heuristics.profile.layers):
         raise CannotCompress(
-            f"the model has no convolutional, linear or attention layer, only {_types(heuristics)}: "
+            f"the model has no convolutional, linear, attention or recurrent layer, only {_types(heuristics)}: "
             "nothing in it can be pruned or quantized"
         )
     chosen = _Chosen(heuristics)

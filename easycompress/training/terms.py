@@ -14,23 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from easycompress.core.errors import BadInput
-from easycompress.core.inputs import answer
+from easycompress.core.inputs import answer, chunk_size
+from easycompress.metrics.shapes import IGNORED, class_dimension
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from easycompress.core.inputs import Inputs
     from easycompress.core.task import Split
 
 CACHE_BYTES = 2_000_000_000
 """Teacher logits larger than this are computed batch by batch instead of being kept."""
-
-TEACHER_BATCH = 512
-
-IGNORED = -100
-"""The target of positions that don't count, as in torch's cross-entropy: padding, mostly."""
-
-_TOKENS = 3  # dimensions of one row of class scores a token, (N, T, C)
 
 
 class Term(Protocol):
@@ -84,7 +78,7 @@ def make_teacher(model: nn.Module, split: Split, *, cache: bool) -> Teacher:
         first = answer(model, split.inputs[:2])
         if first[0].numel() * 4 * len(split) > CACHE_BYTES:
             return Teacher(model, None)
-        parts = [answer(model, inputs).float() for inputs, _ in split.batches(TEACHER_BATCH)]
+        parts = [answer(model, inputs).float() for inputs, _ in split.batches(chunk_size(model, split.inputs))]
     return Teacher(model, torch.cat(parts))
 
 
@@ -117,26 +111,6 @@ class Distil:
         if self.kind == "soft":
             return soft
         return self.alpha * self.hard(outputs, targets, inputs, places) / unit + (1 - self.alpha) * soft
-
-
-def class_dimension(outputs: Sequence[int], targets: Sequence[int] | None = None) -> int:
-    """Return which dimension of outputs of that shape holds the scores of the classes.
-
-    It is the one that targets of class indices lack: 1 of (N, C) against (N,), of dense (N, C, H, W) against (N, H, W)
-    and of question answering's (N, T, 2) against (N, 2), where the tokens are the classes; 2 of (N, T, C) against
-    (N, T). Without targets, and where they leave it open, the last of three dimensions, of others the one after the
-    samples. Raises BadInput for one score a sample, (N,).
-    """
-    if len(outputs) == 1:
-        raise BadInput(
-            "distillation: the model gives one number a sample, no scores of classes; use technique hard, "
-            "or outputs values"
-        )
-    usual = 2 if len(outputs) == _TOKENS else 1
-    if targets is None:
-        return usual
-    fitting = [i for i in range(1, len(outputs)) if (*outputs[:i], *outputs[i + 1 :]) == tuple(targets)]
-    return usual if usual in fitting or not fitting else fitting[-1]
 
 
 def soft_loss(outputs: Tensor, teacher: Tensor, temperature: float, targets: Tensor | None = None) -> Tensor:

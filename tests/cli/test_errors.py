@@ -169,8 +169,9 @@ def test_operator_without_an_onnx_form_is_named(folder: Path, refused: Callable[
 
 def test_no_data(refused: Callable[..., str]) -> None:
     assert refused(*without("--data")) == (
-        "no data given: add --data (digits, a .npz file, a folder of class folders or parquet files, or "
-        "file.py:function), or write it into an easycompress.toml beside the model"
+        "no data given, so --max-drop 5% can't be judged: add --data (a file, a folder, a data set's name or "
+        "file.py:function), or write it into an easycompress.toml beside the model; without any floor the weights alone "
+        "are compressed and quality isn't judged"
     )
 
 
@@ -273,8 +274,8 @@ def test_no_target_and_no_floor(refused: Callable[..., str]) -> None:
     ("flags", "text"),
     [
         ({"objective": "speed"}, "--objective speed: unknown; use one of size, latency, compute, energy"),
-        ({"metric": "f9"}, "--metric f9: unknown; use one of accuracy, agreement, top5, mse, or file.py:function"),
-        ({"loss": "f9"}, "--loss f9: unknown; use one of cross-entropy, mse, or file.py:function"),
+        ({"metric": "f9"}, "--metric f9: unknown; use one of accuracy, agreement, top5, f1, "),
+        ({"loss": "f9"}, "--loss f9: unknown; use one of cross-entropy, mse, mae, cosine, or file.py:function"),
         ({"backend": "tpu"}, "--backend tpu: input should be 'cpu' or 'gpu'"),
         ({"budget": "soon"}, "--budget soon: not a budget; write 20min, 90s, 2h, 30ep or none"),
         ({"format": "zip"}, "--format zip: not a format; write onnx, or packed for the smallest file"),

@@ -93,7 +93,7 @@ def test_a_request_refuses_what_no_run_can_do(wrong: dict[str, Any]) -> None:
 
 def test_a_request_has_the_documented_defaults_and_is_json() -> None:
     request = Request(model="m.pt")
-    assert (request.objective, request.metric, request.format, request.budget) == ("size", "accuracy", "onnx", "20min")
+    assert (request.objective, request.metric, request.format, request.budget) == ("size", None, "onnx", "20min")
     assert (request.batch, request.threads, request.seed, request.backend) == (1, 0, 0, "cpu")
     assert Request.model_validate_json(request.model_dump_json()) == request
 

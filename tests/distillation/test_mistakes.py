@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from easycompress.core import inputs
 from easycompress.distillation.settings import Distillation
 from easycompress.distillation.technique import Distiller
 from easycompress.executor import trainer
@@ -77,7 +78,7 @@ def test_the_epoch_that_reaches_the_target_is_kept(mode: str) -> None:
 
 def test_accuracy_is_a_mean_over_samples_not_over_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """400 samples in batches of 399: the last one's answer must weigh a 400th, not half."""
-    monkeypatch.setattr(trainer, "EVALUATION_BATCH", 399)
+    monkeypatch.setattr(inputs, "CHUNK_SAMPLES", 399)
     model = nets.make(nets.LeNet)
     work = nets.task(model)
     judge = object.__new__(trainer.Trainer)

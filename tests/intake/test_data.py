@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import shutil
 import textwrap
 from collections import UserDict
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from easycompress.core.errors import BadInput
 from easycompress.core.inputs import Bundle
-from easycompress.intake import images
+from easycompress.intake import stored
 from easycompress.intake.data import Raw, load_data
 from easycompress.intake.objects import as_split
 from easycompress.intake.userfile import load_function
@@ -69,6 +71,12 @@ def unreadable(value: object) -> str:
     assert text.startswith("validation")
     assert "\n" not in text
     return text
+
+
+def full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretend that memory holds 1000 bytes, and the disk no more."""
+    monkeypatch.setattr(stored, "MEMORY_BYTES", 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
 
 
 def pixels(*shape: int) -> np.ndarray[Any, Any]:
@@ -191,7 +199,7 @@ class TestNpz:
         assert "no file" in refused("missing.npz", tmp_path)
 
     def test_more_than_the_memory_limit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(images, "MAX_BYTES", 1000)
+        full(monkeypatch)
         np.savez(tmp_path / "d.npz", x_test=pixels(10, 8, 8), y_test=np.zeros(10, int))
         assert "test: 10 samples of 0.000256 MB are" in refused("d.npz", tmp_path)
 
@@ -278,9 +286,9 @@ class TestFolder:
         assert "x.png: not a readable image" in refused("broken", tmp_path)
 
     def test_more_than_the_memory_limit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(images, "MAX_BYTES", 1000)
+        full(monkeypatch)
         self.fill(tmp_path / "test/a", [pixels(10, 10), pixels(10, 10), pixels(10, 10)])
-        assert "3 samples of 0.0004 MB are 0.0 GB in memory, over the limit" in refused(str(tmp_path))
+        assert "3 samples of 0.0004 MB are 1.2e-06 GB, but" in refused(str(tmp_path))
 
 
 class TestParquet:
@@ -315,7 +323,7 @@ class TestParquet:
         self.write(tmp_path / "test.parquet", self.cells(pixels(2, 4, 4)))
         assert some(load("test.parquet", tmp_path, labelled=False).test).targets is None
         text = refused("test.parquet", tmp_path)
-        assert "test.parquet has no label column (label, labels, fine_label, target, targets) among image" in text
+        assert "test.parquet has no label column among image; name it by --columns" in text
         assert "--metric agreement" in text
 
     def test_refusals(self, tmp_path: Path) -> None:
@@ -326,11 +334,13 @@ class TestParquet:
         self.write(tmp_path / "test_holes.parquet", [cells[0], None], label=[0, 1])
         parquet.write_table(pa.table({"text": ["a"], "label": [1]}), tmp_path / "test.parquet")
         (tmp_path / "dev.parquet").write_bytes(b"nothing")
-        assert "images.parquet names no split; begin file names with" in refused("images.parquet", tmp_path)
-        assert "train: targets are a list of <U3, not numbers" in refused("train.parquet", tmp_path)
+        assert load("images.parquet", tmp_path).train is not None
+        named = load("train.parquet", tmp_path)
+        assert labels_of(named.train) == [0, 1]
+        assert "labels were numbered in the order of their names: cat, dog" in named.notes
         assert "val.parquet row 1 has no label" in refused("val.parquet", tmp_path)
-        assert "test_holes.parquet row 1 holds no image" in refused("test_holes.parquet", tmp_path)
-        assert "has columns text, label; images need a column image or img" in refused("test.parquet", tmp_path)
+        assert "test_holes.parquet row 1 has no image; fill it in" in refused("test_holes.parquet", tmp_path)
+        assert "column text holds texts, but the model has no tokenizer" in refused("test.parquet", tmp_path)
         assert "dev.parquet is not readable parquet" in refused("dev.parquet", tmp_path)
         assert "no file" in refused("none.parquet", tmp_path)
 
@@ -368,8 +378,8 @@ class TestFunction:
         assert "normalise inside it" in refused("task.py:data", tmp_path, mean=(0.5,), std=(0.5,))
 
     def test_unknown_forms_name_the_known(self, tmp_path: Path) -> None:
-        (tmp_path / "x.csv").write_text("a")
-        for spec, reason in (("nowhere", "not found"), ("x.csv", "is a file of no known form")):
+        (tmp_path / "x.xls").write_text("a")
+        for spec, reason in (("nowhere", "not found"), ("x.xls", "is a file of no known form")):
             text = refused(spec, tmp_path)
             assert text.startswith(f"--data {spec}: {reason}; --data takes digits, file.npz")
             assert "parquet" in text
@@ -610,7 +620,9 @@ class TestObjects:
             def __iter__(self) -> Iterator[Any]:
                 return iter([{"x": 1}])
 
-        assert "a streamed dataset has no rows to count; load it without streaming" in unreadable(Streamed())
+        split = as_split(Streamed(), "validation")
+        assert isinstance(split.inputs, torch.Tensor)
+        assert split.inputs.tolist() == [1]
 
     def test_an_empty_loader(self) -> None:
         class Empty(IterableDataset[Any]):
@@ -620,7 +632,7 @@ class TestObjects:
         assert "the loader gave no batch" in unreadable(Empty())
 
     def test_memory_is_checked_before_everything_is_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(images, "MAX_BYTES", 1000)
+        full(monkeypatch)
         asked: list[int] = []
 
         class Big(Squares):
@@ -634,5 +646,4 @@ class TestObjects:
         text = unreadable(DataLoader(Big(), batch_size=4))
         assert "validation: 10000 samples of 1.2e-05 MB are" in text
         assert len(asked) == 4
-        assert "give a subset" in unreadable(torch.ones(1000, 2))
         assert "give a subset" in unreadable(Columns(x=[[1.0] * 300]))

@@ -237,7 +237,7 @@ def test_missing_file_and_folder(folder: Path) -> None:
     remedy = "give a .safetensors or .pt file with --factory"
     assert refused(folder / "none.pt") == f"doesn't exist; {remedy}"
     (folder / "dir.pt").mkdir()
-    assert refused(folder / "dir.pt") == f"is a folder; {remedy}"
+    assert refused(folder / "dir.pt").startswith("is a folder without config.json; give a Hugging Face folder, or a")
 
 
 @pytest.mark.parametrize("name", ["m.pt", "m.safetensors"])
@@ -276,9 +276,9 @@ def test_broken_safetensors(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
-def test_forms_that_come_later_say_what_works_now(folder: Path, suffix: str) -> None:
+def test_a_whole_module_takes_no_factory(folder: Path, suffix: str) -> None:
     (folder / f"m{suffix}").write_bytes(b"x")
-    assert refused(folder / f"m{suffix}") == f"{suffix} models can't be read yet; give a state dict with --factory"
+    assert refused(folder / f"m{suffix}") == "holds the whole module; leave --factory out, or give a state dict with it"
 
 
 def test_torchscript(folder: Path, module: nn.Module) -> None:
@@ -288,7 +288,10 @@ def test_torchscript(folder: Path, module: nn.Module) -> None:
         torch.jit.save(torch.jit.trace(module.eval(), torch.zeros(1, 1, 8, 8)), str(path))  # type: ignore[no-untyped-call]
     for trust in (False, True):
         text = refused(path, trust=trust)
-        assert text == "a TorchScript archive; save its state dict and give it with --factory"
+        assert text == (
+            "a TorchScript archive, whose frozen graph can't be trained on or exported; save "
+            "torch.jit.load(...).state_dict() and give it with --factory, or export the original module as .pt2"
+        )
 
 
 # ---------------------------------------------------------------- pickles

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from easycompress.core.errors import BadInput
-from easycompress.core.task import Split
+from easycompress.core.task import Split, Splits
 from easycompress.intake.data import Raw, load_data
-from easycompress.intake.splits import check_labels, leaks, make_splits
+from easycompress.intake.splits import check_labels, halves, imbalance, leaks, make_splits
 
 SECONDS = 1.0
 """For 20 000 small images; 60 000 are to take no longer."""
@@ -251,3 +251,26 @@ def test_leaks_are_found_quickly() -> None:
 
 def test_the_digits_of_scikit_learn_have_splits_of_their_own() -> None:
     assert leaks(make_splits(load_data("digits", mean=None, std=None, base=None, seed=0), seed=0)) is None
+
+
+# ---------------------------------------------------------------- classes that are rare or common
+
+
+def test_a_class_of_one_sample_is_divided_without_a_crash() -> None:
+    whole = Split(torch.randn(5, 2), torch.tensor([0, 0, 0, 0, 7]))
+    first, second = halves(whole, torch.Generator().manual_seed(0))
+    assert sorted([*first.tolist(), *second.tolist()]) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        ([3] * 9 + [1], "90% of the report samples are of class 3: accuracy says little about the others"),
+        ([3] * 8 + [1] * 2, None),
+        ([1] * 10, None),
+    ],
+)
+def test_a_class_that_makes_up_almost_everything_is_told(labels: list[int], text: str | None) -> None:
+    split = Split(torch.randn(len(labels), 2), torch.tensor(labels))
+    found = imbalance(Splits(split, split, split, split))
+    assert (found is None) if text is None else (found or "").startswith(text)

@@ -17,6 +17,7 @@ from easycompress.core.request import Request
 from easycompress.core.task import Split, Task
 from easycompress.intake.data import Raw
 from easycompress.intake.task import check_forward, find_loss, find_metric, make_task
+from easycompress.metrics import LOSSES, METRICS
 
 CLASSES = 3
 
@@ -174,7 +175,7 @@ def test_whatever_the_users_forward_raises(error: Exception) -> None:
 @pytest.mark.parametrize(
     ("after", "text"),
     [
-        (lambda x: ((x.sum(1), x), x), "the model returns shape (2,) for 2 samples; it must return (N, C)"),
+        (lambda x: x.sum(), "the model returns shape () for 2 samples; it must return one answer a sample, (N, ...)"),
         (
             lambda _: {"loss": None},
             (
@@ -182,8 +183,7 @@ def test_whatever_the_users_forward_raises(error: Exception) -> None:
                 "whose first is its answer"
             ),
         ),
-        (lambda x: x.sum(1), "the model returns shape (2,) for 2 samples; it must return (N, C)"),
-        (lambda x: x.T, "the model returns shape (3, 2) for 2 samples; it must return (N, C)"),
+        (lambda x: x.T, "the model returns shape (3, 2) for 2 samples; it must return one answer a sample, (N, ...)"),
         (
             lambda x: x.argmax(1, keepdim=True),
             "the model returns int64 numbers; it must return floating point scores, before any argmax",
@@ -202,6 +202,9 @@ def test_accuracy_needs_class_scores() -> None:
     assert refused(Lambda(lambda x: x[:, :, None, None].expand(-1, -1, 2, 5))) == (
         "--metric accuracy: takes class scores, (N, C), but the model returns (N, 3, 2, 5); "
         "use --metric file.py:function"
+    )
+    assert refused(Lambda(lambda x: x.sum(1)), metric="accuracy").startswith(
+        "--metric accuracy: takes class scores, (N, C), but the model returns (N,); use --metric mse for values"
     )
 
 
@@ -265,10 +268,10 @@ def test_agreement_without_training_data() -> None:
 
 
 def test_unknown_metric_and_loss_list_the_known() -> None:
-    assert refused(metric="f2") == (
-        "--metric f2: unknown; use one of accuracy, agreement, top5, mse, or file.py:function"
+    assert refused(metric="f2") == f"--metric f2: unknown; use one of {', '.join(METRICS)}, or file.py:function"
+    assert refused(loss="hinge") == (
+        "--loss hinge: unknown; use one of cross-entropy, mse, mae, cosine, or file.py:function"
     )
-    assert refused(loss="hinge") == "--loss hinge: unknown; use one of cross-entropy, mse, or file.py:function"
 
 
 def test_a_metric_of_the_users(base: Path) -> None:
@@ -287,7 +290,6 @@ def test_an_error_of_the_users_is_better_when_lower(base: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("whole", "metrics of a whole split (corpus = True) aren't supported yet; score each sample"),
         ("one_number", "it must return one score a sample, shape (2,), not ()"),
         ("nan", "it returned a score that is not a finite number"),
         ("fails", "it raised ZeroDivisionError: by zero"),
@@ -339,7 +341,8 @@ def test_a_metric_that_does_not_go_with_the_targets() -> None:
 
 
 def test_a_loss_that_does_not_go_with_the_targets(base: Path) -> None:
-    text = refused(Lambda(lambda x: x, 1), raw(targets=torch.randn(12)), base, metric="own.py:error")
+    values = Lambda(lambda x: x, 1)
+    text = refused(values, raw(targets=torch.randn(12)), base, metric="own.py:error", loss="cross-entropy")
     assert text.startswith("--loss cross-entropy: doesn't fit outputs (2, 1), targets (2,) of the first samples: ")
     assert text.endswith("; give --loss file.py:function")
     regression = make(Lambda(lambda x: x, 1), raw(targets=torch.randn(12)), metric="mse")
@@ -348,6 +351,6 @@ def test_a_loss_that_does_not_go_with_the_targets(base: Path) -> None:
 
 def test_names_are_found_directly(base: Path) -> None:
     assert find_metric("top5", base).name == "top5"
-    assert find_loss("cross-entropy", base) is functional.cross_entropy
+    assert find_loss("cross-entropy", base) is LOSSES["cross-entropy"]
     with pytest.raises(BadInput, match=r"--loss own\.py:fails: it raised ZeroDivisionError: by zero"):
         find_loss("own.py:fails", base)(torch.zeros(1, 1), torch.zeros(1))

@@ -116,5 +116,5 @@ def test_a_model_without_weights_to_code_is_refused() -> None:
     bare = facts.model_copy(update={"layers": ()})
     assert (
         EntropyQuantizer().refuses(bare, action)
-        == "entropy quantization: the model has no convolution and no linear layer"
+        == "entropy quantization: the model has no convolution and no linear or recurrent layer"
     )

@@ -36,9 +36,12 @@ if TYPE_CHECKING:
 TYPES = {"convolutional": "Conv2d", "linear": "Linear", "attention": "MultiheadAttention", "other": "LSTM"}
 
 
-def model(architecture: Architecture, *families: Family, batch_norm: bool = False) -> ModelProfile:
+def model(
+    architecture: Architecture, *families: Family, batch_norm: bool = False, other: str = TYPES["other"]
+) -> ModelProfile:
+    types = TYPES | {"other": other}
     rows = tuple(
-        LayerProfile(name=str(i), type=TYPES[family], family=family, params=1000, macs=1000)
+        LayerProfile(name=str(i), type=types[family], family=family, params=1000, macs=1000)
         for i, family in enumerate(families)
     )
     return ModelProfile(
@@ -441,11 +444,11 @@ def test_one_layer_and_no_int8_is_refused(changes: dict[str, Any], reason: str) 
 
 def test_a_model_without_known_layers_is_refused_by_name() -> None:
     text = (
-        "the model has no convolutional, linear or attention layer, only 2 LSTM: "
+        "the model has no convolutional, linear, attention or recurrent layer, only 2 Bilinear: "
         "nothing in it can be pruned or quantized"
     )
     with pytest.raises(CannotCompress) as refusal:
-        select(make(model("rnn", "other", "other")))
+        select(make(model("other", "other", "other", other="Bilinear")))
     assert str(refusal.value) == text
     with pytest.raises(CannotCompress, match="only layers without weights"):
         select(make(model("other")))

@@ -24,6 +24,7 @@ FEED_FORWARD = ("intermediate_size", "d_ff", "hidden_dim", "ffn_dim", "encoder_f
 HEADS = ("num_attention_heads", "num_heads", "n_heads", "n_head", "encoder_attention_heads", "decoder_attention_heads")
 GROUPS = ("num_key_value_heads",)
 HEAD_SIZES = ("d_kv", "head_dim")
+HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
 
 
 def configured(model: nn.Module) -> tuple[str, nn.Module] | None:
@@ -34,17 +35,17 @@ def configured(model: nn.Module) -> tuple[str, nn.Module] | None:
     return None
 
 
-def feed_forward_changes(config: object, old: int, new: int) -> dict[str, int]:
+def feed_forward_changes(config: object, old: int, new: int) -> dict[str, float]:
     """Return the settings that say a feed-forward width; empty where none does."""
-    found = {name: new for name in FEED_FORWARD if getattr(config, name, None) == old}
+    found: dict[str, float] = {name: new for name in FEED_FORWARD if getattr(config, name, None) == old}
     if not found and getattr(config, "n_inner", 0) is None:  # GPT-2: unset is four times the width
         found = {"n_inner": new}
     return found
 
 
-def head_changes(config: object, block: Block, heads: int, groups: int) -> dict[str, int]:
+def head_changes(config: object, block: Block, heads: int, groups: int) -> dict[str, float]:
     """Return the settings that say the numbers of heads and key-value heads at the head size there is."""
-    found = {name: heads for name in HEADS if getattr(config, name, None) == block.units}
+    found: dict[str, float] = {name: heads for name in HEADS if getattr(config, name, None) == block.units}
     found |= {name: groups for name in GROUPS if getattr(config, name, None) == block.groups}
     size = block.outputs[0].width
     if not any(name == "d_kv" and getattr(config, name, None) == size for name in HEAD_SIZES):
@@ -52,7 +53,23 @@ def head_changes(config: object, block: Block, heads: int, groups: int) -> dict[
     return found
 
 
-def change(model: nn.Module, settings: Mapping[str, int]) -> None:
+def joint_changes(config: object, block: Block, heads: int) -> tuple[int, dict[str, float]]:
+    """Return the hidden width, and the settings that say fewer heads with a hidden width in the same proportion.
+
+    Both are empty where the configuration doesn't say a width that its heads share out.
+    """
+    width = block.units * block.outputs[0].width
+    found: dict[str, float] = {
+        name: heads * block.outputs[0].width for name in HIDDEN if getattr(config, name, None) == width
+    }
+    if not found:
+        return 0, {}
+    if getattr(config, "n_inner", 0) is None:  # GPT-2: unset it would follow the width
+        found["n_inner"] = 4 * width
+    return width, found | {name: heads for name in HEADS if getattr(config, name, None) == block.units}
+
+
+def change(model: nn.Module, settings: Mapping[str, float]) -> None:
     """Put settings into every copy of the configuration that the configured part of the model holds."""
     found = configured(model)
     if found is None or not settings:
@@ -64,7 +81,7 @@ def change(model: nn.Module, settings: Mapping[str, int]) -> None:
             setattr(config, name, value)
 
 
-def accepts(config: Any, settings: Mapping[str, int]) -> bool:  # noqa: ANN401 - a class of the model's library
+def accepts(config: Any, settings: Mapping[str, float]) -> bool:  # noqa: ANN401 - a class of the model's library
     """Tell whether the configuration's own checks let the settings pass."""
     try:
         _changed(config, settings)
@@ -73,18 +90,10 @@ def accepts(config: Any, settings: Mapping[str, int]) -> bool:  # noqa: ANN401 -
     return True
 
 
-def describes(model: nn.Module, settings: Mapping[str, int], kept: Sequence[tuple[Block, Sequence[int]]]) -> bool:
+def describes(model: nn.Module, settings: Mapping[str, float], kept: Sequence[tuple[Block, Sequence[int]]]) -> bool:
     """Tell whether the configuration with `settings` builds a model with the shapes that `kept` units leave."""
-    found = configured(model)
-    if found is None or not settings:
-        return False
-    path, root = found
-    prefix = f"{path}." if path else ""
-    try:
-        with torch.device("meta"):
-            built = type(root)(_changed(root.config, settings))
-        shapes = {prefix + name: tuple(p.shape) for name, p in built.named_parameters(remove_duplicate=False)}
-    except Exception:  # noqa: BLE001 - a class that can't be built this way has no checked configuration
+    shapes = built_shapes(model, settings)
+    if shapes is None or not settings:
         return False
     wanted: dict[tuple[str, int], int] = {}
     for block, units in kept:
@@ -94,7 +103,25 @@ def describes(model: nn.Module, settings: Mapping[str, int], kept: Sequence[tupl
     return all(name in shapes and shapes[name][axis] == size for (name, axis), size in wanted.items())
 
 
-def _changed(config: Any, settings: Mapping[str, int]) -> Any:  # noqa: ANN401 - a class of the model's library
+def built_shapes(model: nn.Module, settings: Mapping[str, float]) -> dict[str, tuple[int, ...]] | None:
+    """Return the shapes of the parameters that the configuration with `settings` builds, named as in `model`.
+
+    None where there is no configuration, or where the class can't be built from it.
+    """
+    found = configured(model)
+    if found is None:
+        return None
+    path, root = found
+    prefix = f"{path}." if path else ""
+    try:
+        with torch.device("meta"):
+            built = type(root)(_changed(root.config, settings))
+    except Exception:  # noqa: BLE001 - a class that can't be built this way has no checked configuration
+        return None
+    return {prefix + name: tuple(p.shape) for name, p in built.named_parameters(remove_duplicate=False)}
+
+
+def _changed(config: Any, settings: Mapping[str, float]) -> Any:  # noqa: ANN401 - a class of the model's library
     """Return a changed copy that went the way of a saved file, so that the library's checks ran."""
     copied = copy.deepcopy(config)
     for name, value in settings.items():

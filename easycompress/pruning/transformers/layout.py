@@ -22,6 +22,8 @@ SEPARATE = (
     ("q", "k", "v"),  # T5
     ("to_q", "to_k", "to_v"),
 )
+STACKED = ("qkv_proj", "qkv")  # Phi-3, timm: all queries, then all keys, then all values
+INTERLEAVED = ("query_key_value",)  # GPT-NeoX: query, key and value of one head after the other
 OUTPUTS = ("o_proj", "out_proj", "out_lin", "o", "to_out", "dense", "proj")
 HEAD_COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 GROUP_COUNTS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads")
@@ -79,6 +81,8 @@ def _attention(model: nn.Module, name: str, module: nn.Module) -> Block | None:
         return _window(name, module)
     if matrix(module, "c_attn") is not None:
         return _fused(name, module)
+    if any(matrix(module, child) is not None for child in STACKED + INTERLEAVED):
+        return _one_matrix(name, module)
     for names in SEPARATE:
         layers = [matrix(module, child, name) for child in names]
         if all(layer is not None for layer in layers):
@@ -120,6 +124,29 @@ def _fused(name: str, module: nn.Module) -> Block | None:
     offsets = range(0, both.outputs, total)
     inputs = first + [cut for offset in offsets for cut in both.out("unit", size, offset)]
     return Block(name, "attention", heads, heads, tuple(inputs), output.into(size), name)
+
+
+def _one_matrix(name: str, module: nn.Module) -> Block | None:
+    """Return a block with one matrix for queries, keys and values, which keeps its head size when heads go."""
+    both = next((m for m in (matrix(module, child, name) for child in STACKED + INTERLEAVED) if m is not None), None)
+    output = next((m for m in (matrix(module, out, name) for out in OUTPUTS) if m is not None), None)
+    mixed = both is not None and both.path.endswith(INTERLEAVED)
+    # Others that interleave have biases that depend on the number of heads (BLOOM), or share keys (Falcon).
+    size = number(module, ("head_size",) if mixed else HEAD_SIZES)
+    if both is None or output is None or not size or output.inputs % size:
+        return None
+    units, rest = output.inputs // size, both.outputs - output.inputs
+    groups = rest // (2 * size)
+    if rest != 2 * groups * size or not groups or units % groups or number(module, HEAD_COUNTS) not in (None, units):
+        return None
+    if mixed and groups != units:
+        return None
+    if _has_wide_norm(module, {units * size, groups * size} - {size}):
+        return None
+    first, second = units * size, (units + groups) * size
+    stacked = both.out("unit", size) + both.out("group", size, first) + both.out("group", size, second)
+    inputs = both.out("unit", 3 * size) if mixed else stacked
+    return Block(name, "attention", units, groups, tuple(inputs), output.into(size), name)
 
 
 def _packed(name: str, module: nn.Module) -> Block | None:

@@ -9,7 +9,7 @@ import torch
 from easycompress.core.inputs import answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor, nn
 
@@ -56,7 +56,7 @@ def choose(block: Block, scores: Tensor, count: int, *, whole: bool) -> list[int
 def _unit_sums(values: Tensor, cut: Cut, block: Block) -> Tensor:
     """Return the sums over a cut's places, one a unit; a shared group's go to its units in equal parts."""
     count = block.units if cut.per == "unit" else block.groups
-    along = values.transpose(0, cut.axis).flatten(1).sum(1) if values.dim() > 1 else values
+    along = _along(values, cut.axis)
     sums = along[cut.offset : cut.offset + count * cut.width].reshape(count, cut.width).sum(1)
     share = block.units // count
     return sums.repeat_interleave(share) / share
@@ -68,23 +68,61 @@ def _norm(model: nn.Module, block: Block) -> Tensor:
         return torch.stack(squares).sum(0).sqrt()
 
 
+def channel_importance(
+    model: nn.Module, cuts: Sequence[tuple[str, int]], kind: Importance, task: Task, seed: int
+) -> Tensor:
+    """Return the scores (width,) of the hidden channels that lie along each (tensor, axis) of `cuts`.
+
+    `taylor` as for units, summed over everything that writes or reads a channel. `norm`: the L2 norm within each
+    tensor relative to that tensor's mean, summed over all: else the embeddings, which have the most rows, decide alone.
+    """
+    if kind == "norm" or not len(task.data.calibration):
+        total = torch.zeros(1, dtype=torch.float64)
+        for name, axis in cuts:
+            norms = _along(model.get_parameter(name).detach().double() ** 2, axis).sqrt()
+            total = total + norms / norms.mean().clamp_min(1e-30)
+        return total
+    names = list(dict.fromkeys(name for name, _ in cuts))
+    totals = torch.zeros(1, dtype=torch.float64)
+    for products in _products(model, names, task, seed):
+        for name, axis in cuts:
+            if name in products:
+                totals = totals + _along(products[name], axis).abs()
+    return totals
+
+
+def _along(values: Tensor, axis: int) -> Tensor:
+    """Return the sums at each place of an axis."""
+    return values.transpose(0, axis).flatten(1).sum(1) if values.dim() > 1 else values
+
+
 def _taylor(model: nn.Module, blocks: list[Block], task: Task, seed: int) -> dict[str, Tensor]:
-    weights = [model.get_parameter(block.outputs[0].tensor) for block in blocks]
+    totals = {block.name: torch.zeros(block.units, dtype=torch.float64) for block in blocks}
+    for products in _products(model, [block.outputs[0].tensor for block in blocks], task, seed):
+        for block in blocks:
+            cut = block.outputs[0]
+            if cut.tensor in products:
+                totals[block.name].add_(_unit_sums(products[cut.tensor], cut, block).abs())
+    return totals
+
+
+def _products(model: nn.Module, names: Sequence[str], task: Task, seed: int) -> Iterator[dict[str, Tensor]]:
+    """Yield w * dL/dw of the named weights, batch by batch; a weight that the loss doesn't reach is left out."""
+    weights = [model.get_parameter(name) for name in names]
     frozen = [weight for weight in weights if not weight.requires_grad]
     for weight in frozen:
         weight.requires_grad_(True)  # noqa: FBT003 - only for these gradients
-    totals = [torch.zeros(block.units, dtype=torch.float64) for block in blocks]
     try:
         for loss in _losses(model, task, seed):
             gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-            for block, weight, gradient, total in zip(blocks, weights, gradients, totals, strict=True):
-                if gradient is not None:
-                    products = weight.detach().double() * gradient.double()
-                    total.add_(_unit_sums(products, block.outputs[0], block).abs())
+            yield {
+                name: weight.detach().double() * gradient.double()
+                for name, weight, gradient in zip(names, weights, gradients, strict=True)
+                if gradient is not None
+            }
     finally:
         for weight in frozen:
             weight.requires_grad_(False)  # noqa: FBT003 - as it was
-    return {block.name: total for block, total in zip(blocks, totals, strict=True)}
 
 
 def _losses(model: nn.Module, task: Task, seed: int) -> Iterator[Tensor]:

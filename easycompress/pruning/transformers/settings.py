@@ -21,8 +21,9 @@ class TransformerPruning(Action):
 
     `strength` in [0, 1] is the share of the heads and neurons of `part` to remove, before rounding; None: found by
     measuring. Kept feed-forward widths are multiples of `round_to`. `uniform` takes the same share from every block, so
-    that a configuration can say what is left, and takes heads only where it can; otherwise the least important go
-    first, wherever they are. `grouped` says what goes where query heads share keys and values: whole groups, or as many
+    that a configuration can say what is left; where it can't say fewer heads alone, they go together with hidden width
+    (for `both` once half of the neurons has gone), or stay. Otherwise the least important go first, wherever they are.
+    `grouped` says what goes where query heads share keys and values: whole groups, or as many
     query heads from each group. The way there takes `steps` prunings with recovery after each.
     Where one strength drives several actions, this one takes part from the strength `start` on.
     """

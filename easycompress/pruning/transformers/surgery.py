@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -60,11 +61,11 @@ def keep(model: nn.Module, block: Block, units: Sequence[int]) -> None:
         old = model.get_parameter(tensor)
         new = nn.Parameter(old.detach().index_select(axis, torch.cat(found)), requires_grad=old.requires_grad)
         setattr(holder, name, new)
-        _count(holder)
+        recount(holder)
     if block.kind == "attention":
         _tell_heads(owner, block, units)
     else:
-        _tell(owner, WIDTHS, block.units, len(units))
+        tell(owner, WIDTHS, block.units, len(units))
 
 
 def _replace(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
@@ -79,9 +80,13 @@ def _replace(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
     return module
 
 
-def _count(module: nn.Module) -> None:
-    """Make a linear layer's own counts those of its weight."""
-    if isinstance(module, nn.Linear):
+def recount(module: nn.Module) -> None:
+    """Make the counts that a layer keeps of itself those of its weight."""
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+        module.normalized_shape = tuple(module.weight.shape)
+    elif isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+    elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif hasattr(module, "nf") and isinstance(module.weight, nn.Parameter):
         module.nx, module.nf = module.weight.shape  # type: ignore[assignment]
@@ -92,13 +97,18 @@ def _count(module: nn.Module) -> None:
 def _tell_heads(module: nn.Module, block: Block, units: Sequence[int]) -> None:
     heads, groups = len(units), len(groups_of(block, units))
     size = block.outputs[0].width
-    _tell(module, HEAD_COUNTS, block.units, heads)
-    _tell(module, GROUP_COUNTS, block.groups, groups)
-    _tell(module, TOTALS, block.units * size, heads * size)
-    _tell(module, ("num_key_value_groups",), block.units // block.groups, heads // groups)
+    config = getattr(module, "config", None)
+    if hasattr(module, "qkv_proj") and getattr(config, "num_attention_heads", None) == block.units:
+        own = copy.copy(config)  # Phi-3 splits by the configuration that all its layers share
+        setattr(module, "config", own)  # noqa: B010 - a plain attribute, which nn.Module's types don't know
+        tell(own, ("num_attention_heads",), block.units, heads)
+    tell(module, HEAD_COUNTS, block.units, heads)
+    tell(module, GROUP_COUNTS, block.groups, groups)
+    tell(module, TOTALS, block.units * size, heads * size)
+    tell(module, ("num_key_value_groups",), block.units // block.groups, heads // groups)
 
 
-def _tell(module: nn.Module, names: Sequence[str], old: int, new: int) -> None:
+def tell(module: object, names: Sequence[str], old: int, new: int) -> None:
     """Change those of the attributes that hold the old number."""
     for name in names:
         if getattr(module, name, None) == old:

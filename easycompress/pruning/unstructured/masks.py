@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from easycompress.pruning.unstructured.settings import Pattern
 
 
+FLOOR = 0.1
+"""No layer keeps less than this times the average share, nor less than one weight: an empty one cuts the net in two.
+
+One ranking over all layers would empty those whose weights are small merely because their inputs are large.
+"""
+
+
 def largest(saliency: Tensor, count: int) -> Tensor:
     """Solve argmax over masks of `count` places of the saliency (N,) they keep: the largest, the first of equal ones.
 
@@ -64,9 +71,11 @@ def choose(
 ) -> dict[str, Tensor]:
     """Solve argmax over masks of the saliency they keep, where round(`share` x weights) of the weights may stay.
 
-    The count is over all tensors together, or of each `by_layer`. With a `pattern` (N, M), at most N of M stay as well,
-    and only where `allowed` masks are true, if given: then fewer may be left than the count. All three at once is
-    still solved exactly, because the N largest of each group that are allowed are the only ones that can be chosen.
+    The count is over all tensors together, where each keeps at least FLOOR x `share` of its own, or of each `by_layer`;
+    either way each keeps one, also where the count is too small for that, unless `share` is 0. With a `pattern` (N, M),
+    at most N of M stay as well, and only where `allowed` masks are true, if given: then fewer may be left than the
+    count. All three at once is still solved exactly, because the N largest of each group that are allowed are the only
+    ones that can be chosen.
     Saliencies are >= 0, of any shape, by parameter; so are the masks returned.
     """
     values = {name: value.double() for name, value in saliency.items()}
@@ -75,11 +84,18 @@ def choose(
     if pattern is not None:
         fitting = {name: n_of_m(value, *pattern) for name, value in values.items()}
         values = {name: torch.where(fitting[name], value, -1.0) for name, value in values.items()}
-    if by_layer:
-        found = {name: largest(v.flatten(), round(share * v.numel())).reshape(v.shape) for name, v in values.items()}
-    else:
-        flat = torch.cat([value.flatten() for value in values.values()])
-        kept = largest(flat, round(share * len(flat)))
-        pieces = torch.split(kept, [value.numel() for value in values.values()])
-        found = {name: piece.reshape(values[name].shape) for name, piece in zip(values, pieces, strict=True)}
-    return {name: keep & (values[name] >= 0) for name, keep in found.items()}
+    least = 1 if share > 0 else 0
+    counts = [round((share if by_layer else FLOOR * share) * value.numel()) for value in values.values()]
+    flat = [value.flatten() for value in values.values()]
+    kept = [largest(v, max(count, least)) & (v >= 0) for v, count in zip(flat, counts, strict=True)]
+    if not by_layer:
+        kept = _with_rest(kept, flat, share)
+    return {name: keep.reshape(v.shape) & (v >= 0) for keep, (name, v) in zip(kept, values.items(), strict=True)}
+
+
+def _with_rest(sure: list[Tensor], values: list[Tensor], share: float) -> list[Tensor]:
+    """Return the masks `sure`, each (N,), with the largest of all other values up to the `share` of all."""
+    certain, everything = torch.cat(sure), torch.cat(values)
+    missing = round(share * len(everything)) - int(torch.count_nonzero(certain))
+    rest = largest(torch.where(certain, -torch.inf, everything), missing)
+    return list(torch.split(certain | rest, [len(value) for value in values]))

@@ -25,7 +25,8 @@ class UnstructuredPruning(Action):
     `strength`: the share of the weights removed is 1 - LEAST_KEPT^strength; None: found by measuring. criterion
     magnitude: |w|; obd: what the loss's second derivative by a weight says its removal costs, over `samples` training
     samples. `regularization`: what is added to the loss until the last weight is removed, `penalty` x the sum of |w|
-    or of w^2, None: the usual one. scope global: one ranking over all weights; layer: the same share of each.
+    or of w^2, None: the usual one. scope global: one ranking over all weights, of which each layer keeps at least
+    a tenth of the average share; layer: the same share of each. Every layer keeps a weight.
     `n_m`: of every M consecutive inputs of a row at most N stay, whatever the strength keeps. `rounds`: removals, with
     training in between; `curve`: how many more go in early ones, c of schedule.kept_after. `technique`: what training
     minimises, the task's loss (hard), or that and the original's answers (combined). `epochs` None: as many as the

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from easycompress.artifact.codable import codable, lacks_codable
 from easycompress.codes.sparse import Sparse, sparse_from
 from easycompress.core.errors import CannotCompress
 from easycompress.pruning.unstructured.masks import choose, pattern_of
@@ -38,9 +39,8 @@ class UnstructuredPruner:
 
     def refuses(self, profile: ModelProfile, action: UnstructuredPruning) -> str | None:  # noqa: ARG002 - the protocol
         """Refuse a model without weights to prune."""
-        if not any(layer.family in ("convolutional", "linear", "attention") for layer in profile.layers):
-            return "unstructured pruning: the model has no convolution and no linear layer"
-        return None
+        lacking = lacks_codable(profile)
+        return f"unstructured pruning: {lacking}" if lacking else None
 
     def apply(self, model: nn.Module, action: UnstructuredPruning, context: Context) -> Applied:
         """Remove weights in rounds as the context's epochs allow; without epochs all at once.
@@ -113,16 +113,5 @@ def stored(weights: Mapping[str, Tensor]) -> dict[str, Sparse]:
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the weights of convolutions, linear layers and embeddings by name, in order; tied ones once.
-
-    Those that float16 can't hold are left out.
-    """
-    owners = dict(model.named_modules())
-    found = {}
-    for name, parameter in model.named_parameters():
-        owner = owners[name.rpartition(".")[0]]
-        normalises = "norm" in type(owner).__name__.lower()
-        named = name.rpartition(".")[2] == "weight" and parameter.dim() > 1
-        if named and not normalises and bool((parameter.detach().abs() <= LARGEST).all()):
-            found[name] = parameter
-    return found
+    """Return the weights that a file can hold as codes, without those that float16 can't hold."""
+    return {name: weight for name, weight in codable(model).items() if bool((weight.detach().abs() <= LARGEST).all())}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from easycompress.selection.heuristics import MOSTLY
 from easycompress.selection.rules import Answer, Rule
 from easycompress.selection.walk import Ask, Leaf
 
@@ -15,6 +16,9 @@ SCHEMES = ("entropy", "quantize+prune", "prune", "low-rank+prune")
 
 INTEGERS_SUFFICE = 3.8
 """Up to this ratio int8 alone reaches a size; measured: LeNet5 3.8x, ResNet20 3.1x of 4x."""
+
+INTEGERS_SAVE = 0.75
+"""What 8 bits save of a float32 weight's bytes."""
 
 CODES_BEYOND = 12.0
 """From this ratio on pruning and int8 together take most of the channels: LeNet5 at 10x keeps three in five."""
@@ -36,11 +40,28 @@ def _trains(heuristics: Heuristics) -> Answer:
 
 def _little(heuristics: Heuristics) -> Answer:
     answer = "yes" if heuristics.ratio_needed <= INTEGERS_SUFFICE else "no"
-    return answer, f"{heuristics.ratio_needed:.3g}x is needed"
+    evidence = f"{heuristics.ratio_needed:.3g}x is needed"
+    if beyond := _recurrent(heuristics):
+        return "no", f"{evidence}, and {beyond}"
+    if not heuristics.calibration_samples and min(heuristics.linear_share, heuristics.linear_macs) < MOSTLY:
+        return "no", f"{evidence}, and there are no samples to calibrate integers on"
+    return answer, evidence
 
 
 def _much(heuristics: Heuristics) -> Answer:
-    return "yes" if heuristics.ratio_needed > CODES_BEYOND else "no", f"{heuristics.ratio_needed:.3g}x is needed"
+    evidence = f"{heuristics.ratio_needed:.3g}x is needed"
+    if beyond := _recurrent(heuristics):
+        return "yes", f"{evidence}, and {beyond}"
+    return "yes" if heuristics.ratio_needed > CODES_BEYOND else "no", evidence
+
+
+def _recurrent(heuristics: Heuristics) -> str:
+    """Return how much only codes can make smaller, "" where integers reach what is needed without it."""
+    share = heuristics.recurrent_share
+    limit = 1 / (1 - INTEGERS_SAVE * (1 - share))
+    if not share or heuristics.ratio_needed <= limit:
+        return ""
+    return f"{share:.0%} of the parameters are in recurrent layers, which stay float but for codes"
 
 
 def _least_loss(heuristics: Heuristics) -> Answer:
@@ -72,7 +93,7 @@ L4 = Rule(
     "L4",
     "Is so little needed that integers suffice?",
     _little,
-    f"at most {INTEGERS_SUFFICE:g}x (INTEGERS_SUFFICE)",
+    f"at most {INTEGERS_SUFFICE:g}x (INTEGERS_SUFFICE), with samples to calibrate on or weights mostly linear",
     "ours, measured: int8 is also faster, a code is not",
 )
 L5 = Rule(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from easycompress.selection.heuristics import LIMITED_EPOCHS
+from easycompress.selection.heuristics import LIMITED_EPOCHS, MOSTLY
 from easycompress.selection.rules import Answer, Rule
 from easycompress.selection.walk import Ask, Leaf
 
@@ -16,9 +16,6 @@ GENEROUS_POINTS = 2.0
 
 HARMLESS_SHARE = 0.5
 """Share of the permitted drop that calibrated integers may cost before it is worth training with them."""
-
-MOSTLY = 0.8
-"""Share of the parameters and of the operations from which a model counts as mostly linear."""
 
 EIGHT_BITS = 3.7
 """Up to this ratio 8 bits a weight in blocks suffice where most parameters are linear: a small BERT 3.74x."""

@@ -59,9 +59,11 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "t5": lambda: hf.T5ForConditionalGeneration(hf.T5Config(**T5)),
     "t5-gated": lambda: hf.T5ForConditionalGeneration(hf.T5Config(**T5, feed_forward_proj="gated-gelu")),
     "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**SIZES, num_key_value_heads=2)),
+    "phi3": lambda: hf.Phi3ForCausalLM(hf.Phi3Config(**SIZES, num_key_value_heads=2, pad_token_id=0)),
+    "neox": lambda: hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**SIZES)),
     "qwen3": lambda: hf.Qwen3ForCausalLM(hf.Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=8)),
 }
-SAYS_HEADS = {"vit", "t5", "t5-gated", "llama", "qwen3"}
+SAYS_HEADS = {"phi3", "vit", "t5", "t5-gated", "llama", "qwen3"}
 every_net = pytest.mark.parametrize("name", NETS)
 
 
@@ -153,16 +155,17 @@ def test_strengths(name: str, uniform: bool) -> None:  # noqa: FBT001 - a parame
 def test_a_uniform_result_is_what_its_configuration_says(name: str, tmp_path: Path) -> None:
     result = pruned(name, 0.5, uniform=True)
     saved = save_pretrained(result.model, tmp_path / "model", inputs(name))
-    if name == "swin":  # its feed-forward width is a ratio to widths that differ
-        assert not saved
-        assert "Swin" in saved.reason
-        assert not list(tmp_path.iterdir())
-        return
     assert saved, saved.reason
     loaded = type(result.model).from_pretrained(tmp_path / "model").eval()
     assert torch.equal(outputs(loaded, name), outputs(result.model, name))
     attention = [block for block in find_blocks(loaded) if block.kind == "attention"]
-    assert {block.units for block in attention} == ({2} if name in SAYS_HEADS else {4})
+    assert {block.units for block in attention} == ({2} if name in SAYS_HEADS else {2, 4} if name == "swin" else {4})
+
+
+def test_widths_that_are_one_ratio_are_said_as_that() -> None:
+    result = pruned("swin", 0.4, uniform=True, part="feed-forward")
+    assert result.record["configuration"] == {"mlp_ratio": 2.5}
+    assert [block.units for block in find_blocks(result.model) if block.kind == "feed-forward"] == [20, 20, 40]
 
 
 def test_a_result_that_no_configuration_says_is_not_written(tmp_path: Path) -> None:
@@ -183,7 +186,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
 
 def test_heads_that_no_configuration_says_are_refused() -> None:
     with pytest.raises(CannotCompress, match="can't say fewer heads; prune the feed-forward part, or set uniform"):
-        pruned("bert", 0.5, part="attention")
+        pruned("swin", 0.5, part="attention")
     result = pruned("bert", 0.5, part="attention", uniform=False)
     assert {block.units for block in find_blocks(result.model) if block.kind == "feed-forward"} == {40}
     assert sum(block.units for block in find_blocks(result.model) if block.kind == "attention") == 4

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from easycompress.pruning.unstructured.masks import choose, largest, n_of_m, pattern_of
+from easycompress.pruning.unstructured.masks import FLOOR, choose, largest, n_of_m, pattern_of
 
 few_values = st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0]), min_size=1, max_size=30)
 
@@ -37,8 +37,36 @@ def test_no_share_and_the_whole(share: float, kept: int, *, by_layer: bool) -> N
 def test_global_ranks_all_weights_and_layer_each_of_them() -> None:
     saliency = {"small": torch.full((1, 8), 0.1), "large": torch.full((1, 8), 1.0)}
     everywhere, each = choose(saliency, 0.5), choose(saliency, 0.5, by_layer=True)
-    assert [int(everywhere[name].sum()) for name in saliency] == [0, 8]
+    assert [int(everywhere[name].sum()) for name in saliency] == [1, 7]
     assert [int(each[name].sum()) for name in saliency] == [4, 4]
+
+
+@pytest.mark.parametrize("pattern", [None, (2, 4)])
+def test_no_layer_is_emptied_by_the_others(pattern: tuple[int, int] | None) -> None:
+    """One ranking would keep nothing of `small`; its own largest stay, and the count of all is kept."""
+    saliency = {"small": torch.arange(1, 1001).reshape(2, 500) / 1e6, "large": torch.arange(1, 9001).reshape(9, 1000)}
+    masks = choose(saliency, 0.1, pattern=pattern)
+    assert sum(int(mask.sum()) for mask in masks.values()) == 1000
+    kept = saliency["small"][masks["small"]]
+    assert len(kept) == round(FLOOR * 0.1 * 1000) == 10
+    if pattern is None:
+        assert torch.equal(kept, saliency["small"].flatten()[-10:])
+
+
+@pytest.mark.parametrize("by_layer", [True, False])
+def test_every_layer_keeps_a_weight_even_beyond_the_count(*, by_layer: bool) -> None:
+    saliency = {"a": torch.tensor([1.0, 3.0, 2.0]), "b": torch.tensor([[9.0, 8.0]])}
+    allowed = {"a": torch.tensor([True, False, True]), "b": torch.tensor([[True, True]])}
+    masks = choose(saliency, 1e-3, allowed=allowed, by_layer=by_layer)
+    assert masks["a"].tolist() == [False, False, True]
+    assert masks["b"].tolist() == [[True, False]]
+
+
+def test_a_floor_never_brings_back_what_is_gone() -> None:
+    allowed = {"a": torch.zeros(4, dtype=torch.bool), "b": torch.ones(4, dtype=torch.bool)}
+    masks = choose({"a": torch.ones(4), "b": torch.ones(4)}, 0.5, allowed=allowed)
+    assert not masks["a"].any()
+    assert masks["b"].all()
 
 
 def test_what_is_gone_stays_gone() -> None:

@@ -1,0 +1,87 @@
+"""The model and the data that a request names become one task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from easycompress.core.errors import BadInput
+from easycompress.core.goal import parse_budget
+from easycompress.intake.blind import make_blind_task
+from easycompress.intake.config import NAME
+from easycompress.intake.data import Raw, load_data
+from easycompress.intake.judging import UNLABELLED
+from easycompress.intake.models import Loaded, load_model
+from easycompress.intake.objects import as_split
+from easycompress.intake.task import find_metric, make_task
+from easycompress.metrics import METRICS
+from easycompress.prepare import make_goal
+
+if TYPE_CHECKING:
+    from easycompress.core.request import Request
+    from easycompress.core.task import Task
+
+
+def make_the_task(model: nn.Module | str | Path, request: Request, base: Path, splits: tuple[object, ...]) -> Task:
+    """Read model and data and check them against each other; goals that make no sense are refused first.
+
+    `splits` are train, validation and test as handed over in Python, each None where it wasn't. Without them and
+    without `request.data` the task is blind: quality isn't judged, and so no floor can be asked for.
+    """
+    given = {
+        name: value for name, value in zip(("train", "validation", "test"), splits, strict=True) if value is not None
+    }
+    blind = not given and request.data is None
+    if blind:
+        _refuse_floor(request)
+    metric = METRICS["accuracy"] if request.metric is None else find_metric(request.metric, base)
+    make_goal(request, metric, blind=blind)
+    parse_budget(request.budget)
+    if isinstance(model, nn.Module):
+        loaded = Loaded(model, None, ())
+    else:
+        loaded = load_model(Path(model), request.factory, base, trust_pickle=request.trust_pickle)
+    if blind:
+        task = make_blind_task(loaded.model, request.shape, loaded.checkpoint_bytes, loaded.notes)
+    else:
+        raw = _read(request, base, given, loaded)
+        notes = (*loaded.notes, *raw.notes)
+        task = make_task(loaded.model, raw, request, base, loaded.checkpoint_bytes, notes)
+    task.model.requires_grad_()  # what the user froze for inference must still recover; the copy is ours
+    return task
+
+
+def _refuse_floor(request: Request) -> None:
+    """Raise BadInput where something is asked for that takes data, and there is none."""
+    wanted = {
+        "--max-drop": request.max_drop, "--min-quality": request.min_quality, "--metric": request.metric,
+        "--certify": request.certify or None,
+    }  # fmt: skip
+    flag = next((f"{flag} {value}" for flag, value in wanted.items() if value is not None), None)
+    if flag is not None:
+        raise BadInput(
+            f"no data given, so {flag} can't be judged: add --data (a file, a folder, a data set's name or "
+            f"file.py:function), or write it into an {NAME} beside the model; without any floor the weights alone are "
+            "compressed and quality isn't judged"
+        )
+
+
+def _read(request: Request, base: Path, given: dict[str, object], loaded: Loaded) -> Raw:
+    """Return the data: what was handed over in Python, else what --data names."""
+    if given:
+        read = {name: as_split(value, name) for name, value in given.items()}
+        return Raw(read.get("train"), read.get("validation"), read.get("test"))
+    assert request.data is not None  # noqa: S101 - without either the task is blind
+    return load_data(
+        request.data,
+        mean=request.mean,
+        std=request.std,
+        base=base,
+        seed=request.seed,
+        labelled=request.metric is not None and request.metric not in UNLABELLED,
+        columns=request.columns,
+        model=loaded.model,
+        processor=loaded.processor,
+    )
