@@ -59,8 +59,8 @@ RESERVE_SHARE = 0.05
 RESERVE_SECONDS = 10.0
 
 LARGE_NOTE = (
-    "weights over 2 GB: the original's file isn't written, its bytes are counted as it would have; the original is "
-    "judged in PyTorch; latency isn't measured, nothing is trained"
+    "the weights take over 2 GB: the original's file is counted to the byte but not written, the original is judged in "
+    "PyTorch, no latency is measured and nothing is trained"
 )
 
 

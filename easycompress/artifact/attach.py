@@ -133,12 +133,28 @@ def _places(graph: onnx.GraphProto, codes: dict[str, Code], dense: dict[str, Arr
         arrays = {tensor: array for (tensor, array), place in zip(arrays.items(), copies, strict=True) if not place}
     known = {place.parameter for place in found}
     for name in full:
-        if name not in known and not any(np.array_equal(dense[name], dense[other]) for other in known):
+        elsewhere = any(np.array_equal(dense[name], dense[other]) for other in known)
+        if name not in known and not elsewhere and not _rows_of(dense[name], arrays.values()):
             raise CannotCompress(
                 f"{name}: the exported graph holds no tensor with this weight's values, so its code can't stand for "
                 "it; leave this weight out, or check that the model's forward uses it as it is"
             )
     return found
+
+
+def _rows_of(dense: Array, arrays: Iterable[Array]) -> bool:
+    """Tell whether a graph holds some rows of a matrix that stand together: positions as far as texts go.
+
+    Those stay as they are, on the code's levels.
+    """
+    for array in arrays:
+        rows = array.reshape(-1, array.shape[-1]) if array.ndim else array
+        if dense.ndim != 2 or rows.ndim != 2 or rows.shape[1] != dense.shape[1] or len(rows) >= len(dense):  # noqa: PLR2004 - matrices
+            continue
+        starts = np.flatnonzero((dense == rows[0]).all(1)) if len(rows) else []
+        if any(np.array_equal(dense[start : start + len(rows)], rows) for start in starts):
+            return True
+    return False
 
 
 def _match(tensor: str, array: Array, name: str, code: Code, dense: Array) -> _Place | None:

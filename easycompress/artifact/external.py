@@ -56,7 +56,7 @@ def bytes_in(tensor: TensorProto) -> int:
     """Return the bytes of a tensor's values, wherever they are."""
     if not is_outside(tensor):
         return len(tensor.raw_data)
-    return math.prod(tensor.dims) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    return int(math.prod(tensor.dims)) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def refer(tensor: TensorProto, parameter: str, *, transposed: bool) -> None:

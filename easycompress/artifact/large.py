@@ -87,6 +87,7 @@ def _export(model: nn.Module, example: Inputs) -> onnx.ModelProto:
         if tensor.is_contiguous()
     }
     named: dict[str, tuple[str, bool]] = {}
+    inline = 0
     for name, value in program.graph.initializers.items():
         held = value.const_value
         if held is None or held.nbytes < external.INLINE_BYTES:
@@ -94,8 +95,10 @@ def _export(model: nn.Module, example: Inputs) -> onnx.ModelProto:
         found = _parameter(held.numpy(), places)
         if found is not None:
             named[name] = found
-            value.const_value = onnx_ir.ExternalTensor(found[0], None, None, held.dtype, shape=held.shape, name=name)
-    inline = sum(value.const_value.nbytes for n, value in program.graph.initializers.items() if n not in named)
+            shape = onnx_ir.Shape(held.shape.numpy())
+            value.const_value = onnx_ir.ExternalTensor(found[0], None, None, held.dtype, shape=shape, name=name)
+        else:
+            inline += held.nbytes
     if inline >= large.LARGE_BYTES:
         raise CannotCompress(
             f"export computed {inline} bytes of constants from the weights, which no graph can hold; store the "

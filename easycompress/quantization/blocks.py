@@ -87,7 +87,7 @@ def quantize_blocks(weight: Tensor, *, bits: int, block: int, symmetric: bool, n
     inputs = weight.shape[1]
     if not torch.isfinite(weight.detach()).all():
         raise BadInput(f"{name} holds NaN or infinity, so it can't be quantized; repair the checkpoint")
-    slices = weight.detach().split(max(1, SLICE // max(1, inputs)))
+    slices = torch.split(weight.detach(), max(1, SLICE // max(1, inputs)))
     made = [_levels(part.float(), bits, block, symmetric=symmetric) for part in slices]
     levels, zero, scale = (torch.cat(each) for each in zip(*made, strict=True))
     return Blocks(levels, zero, scale, inputs, bits, block, symmetric)

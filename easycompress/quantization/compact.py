@@ -24,6 +24,7 @@ class BlockLinear(nn.Module):
     levels: Tensor
     scale: Tensor
     zero: Tensor | None
+    bias: nn.Parameter | None
 
     def __init__(self, blocks: Blocks, bias: nn.Parameter | None) -> None:
         super().__init__()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from easycompress.artifact.external import fill, is_transposed, parameter_of
 from easycompress.artifact.fold import fold, fold_checked
 from easycompress.artifact.large import is_large, own_weights, shell, values_of
-from easycompress.codes.affine import INT8_LIMIT
+from easycompress.codes.affine import INT8_LIMIT, TINY
 from easycompress.quantization.blocks import Blocks, packed, quantize_blocks
 from easycompress.quantization.compact import BlockLinear, empty_blocks, put_blocks
 from easycompress.quantization.dynamic import NOTHING_LINEAR, lacks_linear
@@ -99,32 +98,27 @@ def _blocks(weight: torch.Tensor, action: WeightOnly, bits: int, name: str) -> B
 
 
 def _wide(model: nn.Module, blocks: dict[str, Blocks], action: WeightOnly, context: Context) -> list[str]:
-    """Return the weights that get 8 bits: the share of the layers that 4 bits harm most."""
+    """Return the weights that get 8 bits: the share of the layers that 4 bits harm most.
+
+    Those of a large model whose weights change most, relative to their size: its answers to one sample take seconds,
+    and measuring each layer's harm takes as many of them as it has layers.
+    """
     count = round(action.wide * len(blocks))
     if action.bits == BYTE or not count:
         return []
+    if is_large(model):
+        return most_sensitive({n: _change(model.get_parameter(n), block.dense()) for n, block in blocks.items()}, count)
     data = context.task.data.calibration.inputs if len(context.task.data.calibration) else context.task.example
-    layers = _Dense({weight.rpartition(".")[0]: block for weight, block in blocks.items()})
+    layers = {weight.rpartition(".")[0]: block.dense() for weight, block in blocks.items()}
     samples = data[:SENSITIVITY_SAMPLES]
     what = f"weight-only {action.block} {action.symmetric}"
     harms = context.remembered(what, model, lambda: harms_of(model, layers, samples, activations=False))
     return [f"{name}.weight" if name else "weight" for name in most_sensitive(harms, count)]
 
 
-class _Dense(Mapping[str, Tensor]):
-    """Blocks by name as dense weights, each made when it is asked for: all of them are as large as the model."""
-
-    def __init__(self, blocks: Mapping[str, Blocks]) -> None:
-        self._blocks = blocks
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._blocks[name].dense()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._blocks)
-
-    def __len__(self) -> int:
-        return len(self._blocks)
+def _change(weight: Tensor, rounded: Tensor) -> float:
+    """Return the squared change of a weight over its own square."""
+    return float((rounded - weight).square().sum() / weight.square().sum().clamp(min=TINY))
 
 
 def _apply_to_large(model: nn.Module, action: WeightOnly, context: Context) -> Applied:

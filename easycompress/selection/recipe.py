@@ -54,7 +54,7 @@ def for_large(plan: Plan, *, replayed: bool) -> Plan:
     if replayed:
         raise CannotCompress(f"{what}; leave it out, or use weight-only")
     kept = tuple(step for step in plan.steps if isinstance(step, WeightOnly)) or (WeightOnly(bits=4, strength=None),)
-    return plan.model_copy(update={"quick": (), "steps": kept, "notes": (*plan.notes, f"{what}; weight-only instead")})
+    return plan.model_copy(update={"quick": (), "steps": kept, "notes": (f"{what}; weight-only instead",)})
 
 
 def lacking(task: Task, action: Action) -> str | None:

@@ -334,3 +334,33 @@ def test_one_code_for_two_weights_is_stored_once() -> None:
     once = slim(attach_codes(plain, {"one.weight": code}))
     assert len(proto.SerializeToString()) == pytest.approx(len(once.SerializeToString()), abs=40)
     assert np.array_equal(run(proto, nets.images(3)), run(slim(plain), nets.images(3)))
+
+
+class Positions(nn.Module):
+    """Adds the first rows of a table to shorter texts, as BERT adds positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.places, self.out = nn.Embedding(9, 4), nn.Embedding(32, 4), nn.Linear(4, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        found: Tensor = self.out((self.words(ids) + self.places(torch.arange(2, 2 + ids.shape[1]))).mean(1))
+        return found
+
+
+def test_rows_of_a_table_that_export_cut_out_stay_on_the_codes_levels() -> None:
+    torch.manual_seed(0)
+    model = Positions().eval()
+    names = ["words.weight", "places.weight", "out.weight"]
+    codes: dict[str, Code] = {name: book(model.get_parameter(name).detach(), 4) for name in names}
+    for name, code in codes.items():
+        model.get_parameter(name).data.copy_(code.dense())
+    ids = torch.randint(9, (4, 6))
+    proto = attach_codes(export(model, ids), codes)
+    session = onnxruntime.InferenceSession(proto.SerializeToString())
+    given = session.run(None, {proto.graph.input[0].name: ids.numpy()})[0]
+    assert np.allclose(given, model(ids).detach().numpy(), atol=1e-6)
+    assert "words.weight" not in {tensor.name for tensor in proto.graph.initializer}
+    codes["places.weight"] = book(torch.randn(32, 4), 4)
+    with pytest.raises(CannotCompress, match=r"^places\.weight: the exported graph holds"):
+        attach_codes(export(model, ids), codes)

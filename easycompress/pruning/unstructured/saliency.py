@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 from torch.func import functional_call, grad, jacrev, vjp, vmap
 
 from easycompress.core.errors import CannotCompress
@@ -13,7 +15,7 @@ from easycompress.core.inputs import arguments, first, like, parts
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from easycompress.core.task import Split
 
@@ -76,9 +78,12 @@ def curvature_diagonal(
     count = sum(weight.numel() for weight in chosen.values())
     size = max(CHUNK_NUMBERS // max(count, 1), 1)
     total = {name: torch.zeros_like(weight) for name, weight in chosen.items()}
+    # oneDNN's recurrent layers keep nothing for a way back where no graph is kept.
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
     for start in range(0, len(split), size):
+        native = torch.backends.mkldnn.flags(enabled=False) if recurrent else contextlib.nullcontext()
         tensors = tuple(tensor[start : start + size] for tensor in parts(split.inputs))
-        with torch.no_grad():  # keeps no graph of the parameters that aren't asked about
+        with torch.no_grad(), native:  # keeps no graph of the parameters that aren't asked about
             found = _over_samples(one, tensors, targets[start : start + size])
         for name, squares in found.items():
             total[name] += squares
