@@ -104,24 +104,26 @@ def _bisected(technique: tuple[Any, Any], model: nn.Module, context: Context) ->
     """
     pruner, action = technique
     total = sum(p.numel() for p in model.parameters())
-    low, high, best, left = 0.0, 1.0, None, 1.0
+    more, less, best = (0.0, 1.0), (1.0, 0.0), None  # strength and share: too much is left, little enough
     strength = action.strength
     for _ in range(STEPS):
         tried = pruner.apply(copy.deepcopy(model), action.model_copy(update={"strength": strength}), context).model
         share = sum(p.numel() for p in tried.parameters()) / total
         if share <= HALF:
-            best, left, high = tried, share, strength
+            best, less = tried, (strength, share)
             if share > HALF - CLOSE:
                 break
-            strength = (low + high) / 2
         elif strength == 1.0:
             break
         else:
-            low = strength
-            strength = 1.0 if best is None else (low + high) / 2  # where everything isn't enough nothing is
+            more = (strength, share)
+        if best is None:
+            strength = 1.0  # where everything isn't enough nothing is
+        else:  # as if the share fell in a straight line
+            strength = more[0] + (less[0] - more[0]) * (more[1] - HALF + CLOSE / 2) / (more[1] - less[1])
     if best is None:
         raise CannotCompress(f"{pruner.name}: everything that may go leaves {share:.0%} of the parameters")
-    return best, left
+    return best, less[1]
 
 
 def row(name: str) -> dict[str, Any]:

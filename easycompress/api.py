@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import difflib
 import shutil
 import tempfile
@@ -32,6 +31,7 @@ from easycompress.executor.trainer import Trainer
 from easycompress.executor.workshop import Workshop
 from easycompress.intake.config import make_request
 from easycompress.intake.models import load_model
+from easycompress.intake.task import copied
 from easycompress.prepare import Prepared, fingerprint, flags_of, make_plan, prepare
 from easycompress.report import units
 from easycompress.techniques import parse_action
@@ -242,7 +242,7 @@ def _baseline_line(prepared: Prepared) -> str:
 
 def _module(folder: Path, original: nn.Module) -> nn.Module:
     """Rebuild the delivered module from its files, on a copy of the original."""
-    return load(folder, lambda: copy.deepcopy(original))
+    return load(folder, lambda: copied(original))
 
 
 def _repeat(folder: Path, request: Request, model: nn.Module | str | Path, base: Path) -> Result:

@@ -151,7 +151,7 @@ def _rows_of(dense: Array, arrays: Iterable[Array]) -> bool:
         rows = array.reshape(-1, array.shape[-1]) if array.ndim else array
         if dense.ndim != 2 or rows.ndim != 2 or rows.shape[1] != dense.shape[1] or len(rows) >= len(dense):  # noqa: PLR2004 - matrices
             continue
-        starts = np.flatnonzero((dense == rows[0]).all(1)) if len(rows) else []
+        starts: Iterable[int] = np.flatnonzero((dense == rows[0]).all(1)) if len(rows) else []
         if any(np.array_equal(dense[start : start + len(rows)], rows) for start in starts):
             return True
     return False

@@ -69,7 +69,7 @@ def fill(tensor: TensorProto, values: Values) -> None:
     """Take the parameter's values into the graph."""
     raw = _bytes_of(tensor, values)
     del tensor.external_data[:]
-    tensor.data_location = TensorProto.DEFAULT
+    tensor.ClearField("data_location")  # even the default takes two bytes
     tensor.raw_data = raw.tobytes()
 
 

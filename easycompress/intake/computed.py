@@ -26,7 +26,7 @@ def plain_weights(model: nn.Module) -> list[str]:
     made = []
     for path, module in list(model.named_modules()):
         if parametrize.is_parametrized(module):
-            names = list(module.parametrizations)  # type: ignore[arg-type]  # a ModuleDict by then
+            names = list(module.parametrizations)
             for name in names:
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
             made += [f"{path}.{name}".lstrip(".") for name in names]

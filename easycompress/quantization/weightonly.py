@@ -118,7 +118,8 @@ def _wide(model: nn.Module, blocks: dict[str, Blocks], action: WeightOnly, conte
 
 def _change(weight: Tensor, rounded: Tensor) -> float:
     """Return the squared change of a weight over its own square."""
-    return float((rounded - weight).square().sum() / weight.square().sum().clamp(min=TINY))
+    original = weight.detach()
+    return float((rounded - original).square().sum() / original.square().sum().clamp(min=TINY))
 
 
 def _apply_to_large(model: nn.Module, action: WeightOnly, context: Context) -> Applied:

@@ -170,8 +170,8 @@ def test_operator_without_an_onnx_form_is_named(folder: Path, refused: Callable[
 def test_no_data(refused: Callable[..., str]) -> None:
     assert refused(*without("--data")) == (
         "no data given, so --max-drop 5% can't be judged: add --data (a file, a folder, a data set's name or "
-        "file.py:function), or write it into an easycompress.toml beside the model; without any floor the weights alone "
-        "are compressed and quality isn't judged"
+        "file.py:function), or write it into an easycompress.toml beside the model; without any floor the weights "
+        "alone are compressed and quality isn't judged"
     )
 
 
