@@ -170,7 +170,7 @@ def _prepare_large(task: Task, request: Request, goal: Goal, folder: Path) -> Pr
         raise BadInput(f"{what}: not for weights over 2 GB, which only become fewer bits; use size, and format onnx")
     task = replace(task, notes=(*task.notes, LARGE_NOTE))
     width = _width(tuple(answer(task.model, task.example).shape))
-    path = folder / "baseline.onnx"
+    path = folder / "model.onnx"  # its data's name is part of the bytes
     described = describe_large(task.model, task.example, path)
     scores, quality = _judged(task, Module(task.model, task.example), request, width)
     facts = profile(task.model, named_graph(task.model, task.example), sample_shape(task.example), width)

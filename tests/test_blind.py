@@ -14,6 +14,7 @@ import easycompress
 from easycompress.artifact.write import PACKED
 from easycompress.core.errors import BadInput
 from easycompress.core.inputs import Bundle, answer
+from easycompress.intake.lift_proof import EXAMPLE
 from easycompress.intake.synthetic import SAMPLES, make_inputs
 from easycompress.measure.runtime import Runtime
 from tests import nets
@@ -93,10 +94,10 @@ def test_inputs_are_made_from_the_first_layer_or_the_shape() -> None:
 
 
 def test_inputs_like_those_of_the_file() -> None:
-    example = Bundle((torch.tensor([[3, 5], [5, 3]]), torch.zeros(2, 4)), ("ids", "rest"))
-    inputs, _ = make_inputs(linear(4, 4), None, example)
+    model = linear(4, 4)
+    model.meta = {EXAMPLE: (torch.tensor([[3, 5], [5, 3]]), torch.zeros(2, 4))}  # type: ignore[assignment] # as fx has it
+    inputs, _ = make_inputs(model, None)
     assert isinstance(inputs, Bundle)
-    assert inputs.names == ("ids", "rest")
     assert set(inputs.tensors[0].flatten().tolist()) == {3, 5}
     assert inputs.tensors[1].shape == (SAMPLES, 4)
 

@@ -193,4 +193,5 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
             f"{path}: can't be written ({error.strerror or error}); choose another folder with -o"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where the folder itself is no folder, there is nothing to remove
+            temporary.unlink()

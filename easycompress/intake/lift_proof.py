@@ -21,6 +21,9 @@ TOLERANCE = 1e-4
 JITTER = 0.05
 """Standard deviation of what is added to floating inputs so that the samples of a batch differ."""
 
+EXAMPLE = "example"
+"""Under which a lifted module's `meta` keeps the inputs that it was exported with, a tuple of tensors in order."""
+
 MORE = 2
 """Samples that another batch has more than the example."""
 
@@ -51,6 +54,7 @@ def lifted(
             notes.append(f"exported for a batch of exactly {batch}; its sizes were made to follow the batch")
         _same(module, single, example, where)
     _trains(module, example, where)
+    module.meta[EXAMPLE] = tuple(example)
     return module, tuple(notes)
 
 

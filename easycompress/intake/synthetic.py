@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from easycompress.core.errors import BadInput, one_line
 from easycompress.core.inputs import Bundle, answer, bundled, described
+from easycompress.intake.lift_proof import EXAMPLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,18 +35,19 @@ _MASKS = ("attention_mask", "decoder_attention_mask", "pixel_mask")
 _IDS = ("input_ids", "decoder_input_ids")
 
 
-def make_inputs(model: nn.Module, shape: str | None, example: Inputs | None = None) -> tuple[Inputs, str]:
+def make_inputs(model: nn.Module, shape: str | None) -> tuple[Inputs, str]:
     """Return SAMPLES made-up inputs, and in one sentence what they are.
 
-    `shape` is the user's, one sample without the batch: `3,32,32`. `example` are inputs that the model's file held;
-    else the model's own configuration tells, else its first layer. Raises BadInput where none of that does.
+    `shape` is the user's, one sample without the batch: `3,32,32`. Else the inputs that a lifted module was exported
+    with tell, the model's own configuration, or its first layer. Raises BadInput where none of that does.
     """
+    example = getattr(model, "meta", {}).get(EXAMPLE)
     generator = torch.Generator().manual_seed(SEED)
     if shape is not None:
         inputs: Inputs = torch.randn(SAMPLES, *_sizes(shape), generator=generator)
         _check(model, inputs, f"--shape {shape}")
     elif example is not None:
-        inputs = _like(example, generator)
+        inputs = _like(example[0] if len(example) == 1 else Bundle(example), generator)
     else:
         inputs = _configured(model, generator) or _first_fitting(model, generator)
     return inputs, f"no data was given: quality isn't judged; random inputs of shape {described(inputs)} stand in"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from easycompress.artifact.external import is_outside
 from easycompress.artifact.session import FATAL, open_session
 from easycompress.core.errors import CannotCompress
 
@@ -34,13 +35,17 @@ def macs_by_operator(proto: onnx.ModelProto) -> list[OperatorMacs]:
     counted = [node for node in proto.graph.node if node.op_type in (*LINEAR_OPS, *CONV_OPS, *RECURRENT_OPS)]
     shapes = _shapes(proto)
     unknown = {name for node in counted for name in (*node.input[:3], node.output[0]) if name and name not in shapes}
-    if unknown:
+    if unknown and not any(is_outside(tensor) for tensor in proto.graph.initializer):
         shapes |= _observed(proto, sorted(unknown))
     producers = {name: node for node in proto.graph.node for name in node.output}
     weights = {tensor.name for tensor in proto.graph.initializer}
     rows = []
     for node in counted:
-        left, right, out = (_shape(shapes, name, node) for name in (node.input[0], node.input[1], node.output[0]))
+        out = _shape(shapes, node.output[0], node)
+        if node.op_type == "MatMul" and node.input[0] not in shapes:  # of which only the last size matters
+            left, right = _shape(shapes, node.input[1], node)[-2:-1], ()
+        else:
+            left, right = (_shape(shapes, name, node) for name in node.input[:2])
         if node.op_type == "Conv":
             macs = math.prod(out) * math.prod(right[1:])
         elif node.op_type == "ConvTranspose":
@@ -73,6 +78,11 @@ def _shapes(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     names = {tensor.name for tensor in copy.graph.initializer}
+    batches = {value.type.tensor_type.shape.dim[0].dim_param for value in copy.graph.input if value.name not in names}
+    for value in copy.graph.value_info:  # what the exporter knew, and inference can't tell
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param and dim.dim_param in batches:
+                dim.dim_value = 1
     for value in copy.graph.input:
         if value.name not in names and value.type.tensor_type.shape.dim:
             value.type.tensor_type.shape.dim[0].dim_value = 1

@@ -249,7 +249,7 @@ def test_compressed_through_the_usual_door(tmp_path: Path, monkeypatch: pytest.M
     report, out = result.report, tmp_path / "out"
     assert report.verdict == "met"
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert report.baseline.size_bytes == describe_large(model, words(), tmp_path / "counted.onnx")
+    assert report.baseline.size_bytes == describe_large(model, words(), tmp_path / "model.onnx")
     assert report.final.size_bytes == (out / "model.onnx").stat().st_size
     assert report.baseline.latency_ms == report.final.latency_ms == ()
     assert any("over 2 GB" in note for note in report.plan["notes"])
@@ -278,7 +278,9 @@ def test_a_result_over_the_limit_has_its_data_beside_it(model: Words, tmp_path: 
 
 @pytest.mark.usefixtures("everything_is_large")
 def test_nothing_accepted_delivers_the_original(model: Words, tmp_path: Path) -> None:
-    result = run(model, tmp_path, recipe=recipe(tmp_path, "{kind: weight-only, bits: 4}"), max_drop="0.000001")
+    flags = {"objective": "size", "target": "5x", "max_drop": "0%", "budget": "none", "metric": "agreement"}
+    steps = recipe(tmp_path, "{kind: weight-only, bits: 4}")
+    result = ec.compress(model, test=words(64), out=tmp_path / "out", recipe=steps, **flags)
     path = tmp_path / "out" / "model.onnx"
     assert result.report.ratio == 1
     assert result.report.final.size_bytes == bytes_of(path) == result.report.baseline.size_bytes
