@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import nn
 
 from easycompress.artifact import external
 from easycompress.artifact.onnx_export import finished, traced
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
     import torch
+    from torch import nn
 
     from easycompress.core.inputs import Inputs
 
@@ -112,9 +112,7 @@ def _export(model: nn.Module, example: Inputs) -> onnx.ModelProto:
     return proto
 
 
-def _parameter(
-    array: np.ndarray[Any, Any], places: dict[int, tuple[str, torch.Tensor]]
-) -> tuple[str, bool] | None:
+def _parameter(array: np.ndarray[Any, Any], places: dict[int, tuple[str, torch.Tensor]]) -> tuple[str, bool] | None:
     """Return the parameter in whose memory an array lies, and whether it is the transposed view; None for others."""
     name, tensor = places.get(array.ctypes.data, ("", None))
     if tensor is None:

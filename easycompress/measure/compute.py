@@ -43,7 +43,8 @@ def macs_by_operator(proto: onnx.ModelProto) -> list[OperatorMacs]:
     for node in counted:
         out = _shape(shapes, node.output[0], node)
         if node.op_type == "MatMul" and node.input[0] not in shapes:  # of which only the last size matters
-            left, right = _shape(shapes, node.input[1], node)[-2:-1], ()
+            right = _shape(shapes, node.input[1], node)
+            left = right[-2:][:1]
         else:
             left, right = (_shape(shapes, name, node) for name in node.input[:2])
         if node.op_type == "Conv":
@@ -78,7 +79,8 @@ def _shapes(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     names = {tensor.name for tensor in copy.graph.initializer}
-    batches = {value.type.tensor_type.shape.dim[0].dim_param for value in copy.graph.input if value.name not in names}
+    dims = [value.type.tensor_type.shape.dim for value in copy.graph.input if value.name not in names]
+    batches = {sizes[0].dim_param for sizes in dims if sizes}
     for value in copy.graph.value_info:  # what the exporter knew, and inference can't tell
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param and dim.dim_param in batches:

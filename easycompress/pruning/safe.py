@@ -8,9 +8,9 @@ place where they are read, and each group is tried on a copy before it is offere
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch_pruning.dependency import Dependency, Group
 from torch_pruning.dependency.node import Node
 
 from easycompress.core.errors import CannotCompress
-from easycompress.core.inputs import answer
+from easycompress.core.inputs import answer, parts
 from easycompress.pruning.tracing import CONVOLUTIONS
 
 if TYPE_CHECKING:
@@ -177,8 +177,13 @@ class _SafeGroup(Group):  # type: ignore[misc]  # torch-pruning is untyped
             dep.slot.atoms = np.delete(dep.slot.atoms, gone)
 
 
-TRIED: WeakKeyDictionary[nn.Module, dict[str, frozenset[str]]] = WeakKeyDictionary()
-"""Which roots failed, by model and structure: a pruning in steps traces the same model again and again."""
+EVERY_MODULES = frozenset(vars(nn.Module()))
+"""Attributes that every module has."""
+
+REMEMBERED = 64
+"""Structures whose trials are kept: a search prunes copies of one model again and again."""
+
+_tried: OrderedDict[tuple[Any, ...], frozenset[str]] = OrderedDict()
 
 
 def safe_dependencies(model: nn.Module, example: Inputs, found: Trace) -> SafeDependencies:
@@ -188,26 +193,56 @@ def safe_dependencies(model: nn.Module, example: Inputs, found: Trace) -> SafeDe
     by halving, and stay.
     """
     graph = SafeDependencies(model, found.slots, found.families())
-    known = TRIED.setdefault(model, {})
-    structure = repr([(slot.owner, slot.side, len(slot.atoms)) for slot in graph.slots])
-    if structure not in known:
+    key = _structure(model, example, graph)
+    if key not in _tried:
         with torch.no_grad():
             shape = answer(model, example).shape
-        known[structure] = frozenset(_failing(graph, graph.roots(), example, shape))
-    graph.forbidden = known[structure]
+        _tried[key] = frozenset(_failing(graph, graph.roots(), example, shape))
+        if len(_tried) > REMEMBERED:
+            _tried.popitem(last=False)
+    _tried.move_to_end(key)
+    graph.forbidden = _tried[key]
     return graph
 
 
+def _structure(model: nn.Module, example: Inputs, graph: SafeDependencies) -> tuple[Any, ...]:
+    """Return all that a forward's shapes can depend on: classes, attributes of the modules' own, shapes; no weights.
+
+    What doesn't read the same after copying (an object without a text of its own) only makes another structure.
+    """
+    texts: dict[int, str] = {}  # a configuration is shared by all modules
+    modules = []
+    for module in model.modules():
+        own = {name: value for name, value in vars(module).items() if name not in EVERY_MODULES}
+        texts |= {id(value): repr(value) for value in own.values() if id(value) not in texts}
+        modules.append((type(module), tuple((name, texts[id(own[name])]) for name in sorted(own))))
+    shapes = [tuple(tensor.shape) for tensor in (*model.state_dict().values(), *parts(example))]
+    slots = [(slot.owner, slot.side, len(slot.atoms)) for slot in graph.slots]
+    return (*modules, *shapes, *slots)
+
+
 def _failing(graph: SafeDependencies, roots: list[str], example: Inputs, shape: torch.Size) -> list[str]:
-    """Return the roots without which everything runs: by halves, where all at once don't."""
-    if not roots or _runs(graph, roots, example, shape):
-        return []
+    """Return roots without which all the others run together."""
+    failing: list[str] = []
+    rest = roots
+    while rest and not _runs(graph, rest, example, shape):
+        failing += _suspects(graph, rest, example, shape)
+        rest = [root for root in rest if root not in failing]
+    return failing
+
+
+def _suspects(graph: SafeDependencies, roots: list[str], example: Inputs, shape: torch.Size) -> list[str]:
+    """Return at least one of the roots, which don't run together: by halves those that don't run without the others.
+
+    Where the first half runs the second isn't asked: it is to blame, or one of it is for what they do together.
+    """
     if len(roots) == 1:
         return roots
-    half = len(roots) // 2
-    failing = _failing(graph, roots[:half], example, shape) + _failing(graph, roots[half:], example, shape)
-    rest = [root for root in roots if root not in failing]
-    return failing if _runs(graph, rest, example, shape) else roots
+    first, second = roots[: len(roots) // 2], roots[len(roots) // 2 :]
+    found = [] if _runs(graph, first, example, shape) else _suspects(graph, first, example, shape)
+    if not found or not _runs(graph, second, example, shape):
+        found = found + _suspects(graph, second, example, shape)
+    return found
 
 
 def _runs(graph: SafeDependencies, roots: list[str], example: Inputs, shape: torch.Size) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from easycompress.core.errors import CannotCompress
+from easycompress.pruning import safe
 from easycompress.pruning.graph import PruningGraph
 from easycompress.pruning.safe import SafeDependencies
 from easycompress.pruning.settings import StructuredPruning
@@ -156,3 +157,51 @@ def test_a_refusal_names_the_operators_in_the_way() -> None:
     expected = r"no channel can be removed with strategy global: they can't be followed through aten::roll$"
     with pytest.raises(CannotCompress, match=expected):
         StructuredPruner().apply(copy.deepcopy(work.model), StructuredPruning(strength=0.5), nets.context(work))
+
+
+class Counted(nn.Module):
+    """A forward that knows its width by an attribute, if it does."""
+
+    def __init__(self, width: int | None) -> None:
+        super().__init__()
+        self.known = nn.Conv2d(1, 6, 3, padding=1)
+        self.fc, self.output = nn.Linear(384, 20), nn.Linear(20, nets.CLASSES)
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.known(x))
+        return self.output(torch.relu(self.fc(x.view(-1, self.width or x[0].numel()))))
+
+
+@pytest.mark.parametrize("order", [(384, None), (None, 384)])
+def test_what_failed_in_one_model_is_asked_anew_of_one_that_looks_like_it(order: tuple[int | None, ...]) -> None:
+    for width in order:
+        found = [group.root for group in graph_of(nets.make(lambda width=width: Counted(width))).groups("global", "l1")]
+        assert found == (["fc"] if width else ["known", "fc"])
+
+
+def test_copies_of_a_model_are_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nets.make(Scaled)
+    graph_of(copy.deepcopy(model))
+    monkeypatch.setattr("easycompress.pruning.safe._failing", lambda *_: pytest.fail("tried again"))
+    assert [group.root for group in graph_of(copy.deepcopy(model)).groups("global", "l1")] == ["stem", "inner"]
+
+
+@pytest.mark.parametrize("bad", [[0], [6], [1, 2], [0, 3, 6], list(range(7))], ids=str)
+@pytest.mark.parametrize("together", [set(), {4, 5}], ids=str)
+def test_halving_finds_what_fails_and_leaves_what_runs(
+    bad: list[int], together: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roots = [str(number) for number in range(7)]
+    asked: list[tuple[str, ...]] = []
+
+    def runs(_graph: object, some: list[str], *_: object) -> bool:
+        asked.append(tuple(some))
+        return not {int(root) for root in some} & set(bad) and not (together and together <= {int(r) for r in some})
+
+    monkeypatch.setattr(safe, "_runs", runs)
+    failing = safe._failing(graph_of(nets.make(Scaled)).graph, roots, nets.images(2), torch.Size([2]))
+    assert {str(number) for number in bad} <= set(failing)
+    assert len(failing) <= len(bad) + len(together)
+    assert runs(None, [root for root in roots if root not in failing])
+    assert len(asked) < 2 * len(roots) + 6
