@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +150,9 @@ def test_buffers_are_weights_too() -> None:
 
 def test_a_model_that_cannot_be_copied() -> None:
     model = nn.Linear(4, CLASSES)
-    model.cache = model(torch.zeros(1, 4))  # a tensor inside a graph
+    model.lock = threading.Lock()  # type: ignore[assignment] # as users do
     text = refused(model)
-    assert text.startswith("the model can't be copied (Only Tensors created explicitly by the user")
+    assert text.startswith("the model can't be copied (cannot pickle '_thread.lock' object)")
     assert text.endswith("; build it anew and load its state dict before this")
 
 
