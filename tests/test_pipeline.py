@@ -396,7 +396,8 @@ def test_latency_is_timed_and_widths_suit_the_processor(run: Callable[..., Run])
             assert entry["median"] > 0
     before, after = (report[name]["latency_ms"][1]["median"] for name in ("baseline", "final"))
     assert report["ratio"] == (pytest.approx(before / after) if done.recipe else 1.0)
-    planned = [step for step in report["plan"]["steps"] if step["kind"] == "structured-pruning"]
+    # Channels or ranks: which of them loses less is tried on timed copies, and the clock has a say in it.
+    planned = [step for step in report["plan"]["steps"] if "round_to" in step]
     assert [step["round_to"] for step in planned] == [16]
     record = json.loads((done.out / "record.json").read_text())["records"]
     for entry in record:
