@@ -58,13 +58,13 @@ IDLE = 300
 """Seconds without any work after which a row waits for something that won't come, also on a busy machine."""
 TOLERANCE = 1e-3
 """Largest difference between PyTorch and ONNX Runtime, relative to the largest output."""
-STEPS = 8
+STEPS, SAMPLES = 8, 4
 RESULTS = Path("benchmarks/results/coverage.json")
 
 
 def context_of(name: str, model: nn.Module, size: int) -> Context:
     """Return a context without training on a handful of random samples."""
-    inputs = inputs_of(name, 8, size)
+    inputs = inputs_of(name, SAMPLES, size)
     with torch.no_grad():
         targets = answer(model, inputs).argmax(-1)
     split = Split(inputs, targets)
@@ -179,7 +179,7 @@ def _stage(stage: str, model: nn.Module, context: Context, known: tuple[Any, Any
             return f"failed: off by {difference:.2g} of the largest output"
     elif stage == "int8":
         pruned = dataclasses.replace(context.task, model=model)
-        applied = StaticQuantizer().apply(model, StaticInt8(samples=8), dataclasses.replace(context, task=pruned))
+        applied = StaticQuantizer().apply(model, StaticInt8(samples=SAMPLES), dataclasses.replace(context, task=pruned))
         assert applied.file_pass is not None
         write_model(
             applied.model, context.task.example, files.whole, [applied.file_pass], applied.codes, exports=files.exports

@@ -16,7 +16,7 @@ from easycompress.core.errors import BadInput
 from easycompress.core.files import write_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from typing import BinaryIO, TypeAlias
 
@@ -25,6 +25,8 @@ INLINE_BYTES = 1024
 
 ALIGNMENT = 64
 """Where tensors begin in the data file: the width of a cache line."""
+
+HALF_BYTES = (TensorProto.INT4, TensorProto.UINT4)
 
 DATA = ".data"
 """What the data file's name adds to the graph's."""
@@ -56,13 +58,23 @@ def bytes_in(tensor: TensorProto) -> int:
     """Return the bytes of a tensor's values, wherever they are."""
     if not is_outside(tensor):
         return len(tensor.raw_data)
-    return int(math.prod(tensor.dims)) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    count = int(math.prod(tensor.dims))
+    if tensor.data_type in HALF_BYTES:
+        return -(-count // 2)
+    return count * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def refer(tensor: TensorProto, parameter: str, *, transposed: bool) -> None:
     """Let a tensor name its parameter instead of holding it."""
     tensor.ClearField("raw_data")
     _describe(tensor, {LOCATION: parameter} | ({TRANSPOSED: "1"} if transposed else {}))
+
+
+def named_tensor(name: str, kind: int, dims: Sequence[int], parameter: str) -> TensorProto:
+    """Return a tensor of that type and shape that names a parameter; 4-bit values come two in a byte."""
+    tensor = TensorProto(name=name, data_type=kind, dims=dims)
+    refer(tensor, parameter, transposed=False)
+    return tensor
 
 
 def fill(tensor: TensorProto, values: Values) -> None:
@@ -85,8 +97,9 @@ def write_graph(proto: onnx.ModelProto, path: Path, values: Values, *, apart: bo
         for tensor in proto.graph.initializer:
             if is_outside(tensor):
                 fill(tensor, values)
-        onnx.checker.check_model(proto)
-        write_bytes(path, proto.SerializeToString(deterministic=True))
+        message = proto.SerializeToString(deterministic=True)
+        onnx.checker.check_model(message)
+        write_bytes(path, message)
         data.unlink(missing_ok=True)
         return path
     with _new_file(data) as file:
@@ -155,10 +168,10 @@ def _bytes_of(tensor: TensorProto, values: Values) -> np.ndarray[Any, Any]:
     """Return the parameter's values as the tensor orders them, flat bytes."""
     name = _entries(tensor)[LOCATION]
     array = values(name)
-    array = np.ascontiguousarray(array.T if is_transposed(tensor) else array)
-    if tuple(array.shape) != tuple(tensor.dims):
-        raise ValueError(f"{name} is {array.shape}, the graph's {tuple(tensor.dims)}")
-    return array.reshape(-1).view(np.uint8)
+    flat = np.ascontiguousarray(array.T if is_transposed(tensor) else array).reshape(-1).view(np.uint8)
+    if flat.nbytes != bytes_in(tensor):
+        raise ValueError(f"{name} has {flat.nbytes} bytes, the graph's {bytes_in(tensor)}")
+    return flat
 
 
 def _entries(tensor: TensorProto) -> dict[str, str]:

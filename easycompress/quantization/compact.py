@@ -30,7 +30,7 @@ class BlockLinear(nn.Module):
         super().__init__()
         self.out_features, self.in_features = len(blocks.scale), blocks.inputs
         self.bits, self.block, self.symmetric = blocks.bits, blocks.block, blocks.symmetric
-        stored = torch.frombuffer(bytearray(packed(blocks.levels, blocks.bits)), dtype=torch.uint8)
+        stored = _flat(packed(blocks.levels, blocks.bits))
         self.register_buffer("levels", stored.reshape(self.out_features, -1))
         self.register_buffer("scale", blocks.scale)
         self.register_buffer("zero", None if blocks.symmetric else blocks.zero)
@@ -48,9 +48,28 @@ class BlockLinear(nn.Module):
         """The dense float32 weight (N, K), made anew each time."""
         return self.blocks().dense()
 
+    @property
+    def stored_levels(self) -> Tensor:
+        """The levels as a file holds them: (K, N), `bits` each, flat bytes."""
+        return _flat(packed(self.blocks().columns(), self.bits))
+
+    @property
+    def stored_scale(self) -> Tensor:
+        """The scales as a file holds them: (K' / block, N)."""
+        return self.scale.t()
+
+    @property
+    def stored_zero(self) -> Tensor:
+        """The zero points as a file holds them: (K' / block, N), `bits` each, flat bytes."""
+        return _flat(packed(self.blocks().zeros(), self.bits))
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Return (..., N) of (..., K)."""
         return functional.linear(inputs, self.weight, self.bias)
+
+
+def _flat(data: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
 def put_blocks(model: nn.Module, blocks: Mapping[str, Blocks]) -> nn.Module:

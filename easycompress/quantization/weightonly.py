@@ -8,7 +8,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from easycompress.artifact.external import fill, is_transposed, parameter_of
+from easycompress.artifact.external import fill, is_transposed, named_tensor, parameter_of
 from easycompress.artifact.fold import fold, fold_checked
 from easycompress.artifact.large import is_large, own_weights, shell, values_of
 from easycompress.codes.affine import INT8_LIMIT, TINY
@@ -149,7 +149,11 @@ def _apply_to_large(model: nn.Module, action: WeightOnly, context: Context) -> A
             if parameter_of(tensor) in codes:
                 fill(tensor, lambda name: values_of(treated, name))
         rewriter = _Named(store_tables(proto, found(codes))[0], treated)
-        return _with_products(rewriter, rewriter.block, action)
+
+        def read(product: Product) -> list[str]:
+            return rewriter.outside(product) or _stored(rewriter, *_rounded(product, action))
+
+        return _with_products(rewriter, read, action)
 
     return Applied(treated, {"folded": [], "wide": wide, "blocks": settings}, dict(codes), block_graph)
 
@@ -172,14 +176,27 @@ class _Named(Rewriter):
         values = values_of(self.model, parameter)
         return values.T if is_transposed(tensor) else values
 
-    def block(self, product: Product) -> tuple[str, Blocks] | None:
-        """Return a product's weight in blocks, with its name, where the model's own layer holds it so."""
+    def outside(self, product: Product) -> list[str] | None:
+        """Return the names of a product's weight in blocks where the model's own layer holds it so, else None.
+
+        They name what the layer stores in turn: nothing of it goes through memory before the file is written.
+        """
         name = parameter_of(self.stored[product.stored])
-        layer = None if name is None else self.model.get_submodule(name.rpartition(".")[0])
-        if name is None or not isinstance(layer, BlockLinear):
+        path = "" if name is None else name.rpartition(".")[0]
+        layer = self.model.get_submodule(path)
+        if not isinstance(layer, BlockLinear) or product.weight.shape != (layer.out_features, layer.in_features):
             return None
-        block = layer.blocks()
-        return (name, block) if product.weight.shape == (len(block.scale), block.inputs) else None
+        rows, count = layer.scale.shape
+        kind = TYPES[layer.bits, layer.symmetric]
+        held = [
+            (f"{name}_quantized", kind, (layer.in_features, rows), "stored_levels"),
+            (f"{name}_block_scale", TensorProto.FLOAT, (count, rows), "stored_scale"),
+            (f"{name}_block_zero", kind, (count, rows), "stored_zero"),
+        ]
+        return [
+            self.add_tensor(named_tensor(tensor, dtype, dims, f"{path}.{attribute}"))
+            for tensor, dtype, dims, attribute in held[: 2 if layer.symmetric else 3]
+        ]
 
 
 def block_products(proto: onnx.ModelProto, known: Found[Blocks], action: WeightOnly) -> onnx.ModelProto:
@@ -188,37 +205,44 @@ def block_products(proto: onnx.ModelProto, known: Found[Blocks], action: WeightO
     Standard operators of opset 21, which ONNX Runtime fuses into its own MatMulNBits when a session starts, so that the
     dense weight never exists. Weights that aren't known, computed from several parameters, are rounded here.
     """
-    return _with_products(Rewriter(proto), lambda product: known.find(product.weight), action)
+    rewriter = Rewriter(proto)
+
+    def read(product: Product) -> list[str]:
+        return _stored(rewriter, *(known.find(product.weight) or _rounded(product, action)))
+
+    return _with_products(rewriter, read, action)
 
 
-def _with_products(
-    rewriter: Rewriter, find: Callable[[Product], tuple[str, Blocks] | None], action: WeightOnly
-) -> onnx.ModelProto:
-    """Return the rewriter's graph with its products by blocks: those that `find` knows, others rounded here."""
+def _rounded(product: Product, action: WeightOnly) -> tuple[str, Blocks]:
+    weight = torch.from_numpy(product.weight.copy())
+    return product.stored, _blocks(weight, action, action.bits, product.stored)
+
+
+def _stored(rewriter: Rewriter, name: str, block: Blocks) -> list[str]:
+    """Store a weight in blocks; return the names of levels, scales and, unless symmetric, zero points."""
+    rows, count = block.scale.shape
+    kind = TYPES[block.bits, block.symmetric]
+    levels = packed(block.columns(), block.bits)
+    read = [
+        rewriter.add_tensor(helper.make_tensor(f"{name}_quantized", kind, [block.inputs, rows], levels, raw=True)),
+        rewriter.add(f"{name}_block_scale", block.scale.t().numpy()),
+    ]
+    if not block.symmetric:
+        zeros = packed(block.zeros(), block.bits)
+        read.append(rewriter.add_tensor(helper.make_tensor(f"{name}_block_zero", kind, [count, rows], zeros, raw=True)))
+    return read
+
+
+def _with_products(rewriter: Rewriter, read: Callable[[Product], list[str]], action: WeightOnly) -> onnx.ModelProto:
+    """Return the rewriter's graph with its products by blocks, whose tensors `read` stores."""
 
     def change(node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
         product = rewriter.product(node)
         if product is None:
             return None
-        name, block = find(product) or (
-            product.stored,
-            _blocks(torch.from_numpy(product.weight.copy()), action, action.bits, product.stored),
-        )
-        rows, count = block.scale.shape
-        kind = TYPES[block.bits, block.symmetric]
-        levels = packed(block.columns(), block.bits)
-        read = [
-            rewriter.add_tensor(helper.make_tensor(f"{name}_quantized", kind, [block.inputs, rows], levels, raw=True)),
-            rewriter.add(f"{name}_block_scale", block.scale.t().numpy()),
-        ]
-        if not block.symmetric:
-            zeros = packed(block.zeros(), block.bits)
-            read.append(
-                rewriter.add_tensor(helper.make_tensor(f"{name}_block_zero", kind, [count, rows], zeros, raw=True))
-            )
         dense = f"{product.output}_weight"
         return [
-            helper.make_node("DequantizeLinear", read, [dense], axis=0, block_size=block.block),
+            helper.make_node("DequantizeLinear", read(product), [dense], axis=0, block_size=action.block),
             helper.make_node("MatMul", [product.source, dense], [unbiased(product)]),
             *with_bias(product, unbiased(product)),
         ]

@@ -266,9 +266,11 @@ def test_compressed_through_the_usual_door(tmp_path: Path, monkeypatch: pytest.M
         np.testing.assert_allclose(answers(out / "model.onnx", words(9)), loaded(words(9)).detach(), atol=0.05)
 
 
+@pytest.mark.parametrize("symmetric", ["true", "false"])
 @pytest.mark.usefixtures("everything_is_large")
-def test_a_result_over_the_limit_has_its_data_beside_it(model: Words, tmp_path: Path) -> None:
-    result = run(model, tmp_path, recipe=recipe(tmp_path, "{kind: weight-only, bits: 4}"))
+def test_a_result_over_the_limit_has_its_data_beside_it(model: Words, tmp_path: Path, symmetric: str) -> None:
+    steps = recipe(tmp_path, f"{{kind: weight-only, bits: 4, symmetric: {symmetric}}}")
+    result = run(model, tmp_path, recipe=steps, target="4x")
     path = tmp_path / "out" / "model.onnx"
     assert result.report.final.size_bytes == bytes_of(path) > path.stat().st_size
     listed = {artifact.path: artifact.bytes for artifact in result.report.artifacts}

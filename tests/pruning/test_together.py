@@ -204,4 +204,4 @@ def test_halving_finds_what_fails_and_leaves_what_runs(
     assert {str(number) for number in bad} <= set(failing)
     assert len(failing) <= len(bad) + len(together)
     assert runs(None, [root for root in roots if root not in failing])
-    assert len(asked) < 2 * len(roots) + 6
+    assert len(asked) < 2 * len(roots) + 8
