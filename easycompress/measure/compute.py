@@ -100,15 +100,16 @@ def _shapes(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
 
 
 def _observed(proto: onnx.ModelProto, names: list[str]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes that tensors have in a run on one sample of zeros.
+    """Return the shapes that tensors have in a run on one sample of zeros and again in one of ones.
 
-    A transformer's mask goes through operators (Range, GatherND) whose shapes inference can't tell. Empty where a
-    dimension is free beside the batch, or where the run fails.
+    A transformer's mask goes through operators (Range, GatherND) whose shapes inference can't tell. Tensors whose
+    shapes differ between the two depend on the data and are left out (NonZero). Empty where a dimension is free
+    beside the batch, or where a run fails.
     """
     made = onnx.ModelProto()
     made.CopyFrom(proto)
     given = {tensor.name for tensor in made.graph.initializer}
-    feeds = {}
+    zeros: dict[str, np.ndarray] = {}
     for value in made.graph.input:
         kind = value.type.tensor_type
         sizes = [1, *(dim.dim_value for dim in kind.shape.dim[1:])]
@@ -116,14 +117,16 @@ def _observed(proto: onnx.ModelProto, names: list[str]) -> dict[str, tuple[int, 
             continue
         if not all(sizes):
             return {}
-        feeds[value.name] = np.zeros(sizes, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+        zeros[value.name] = np.zeros(sizes, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
     outputs = {value.name for value in made.graph.output}
     made.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in names if n not in outputs)
+    ones = {name: np.ones_like(value) for name, value in zeros.items()}
     try:
-        values = open_session(made, level=FATAL).run(names, feeds)  # what goes wrong is said in one line of our own
+        session = open_session(made, level=FATAL)  # what goes wrong is said in one line of our own
+        seen = [[value.shape for value in session.run(names, feeds)] for feeds in (zeros, ones)]
     except Exception:  # noqa: BLE001 - the runtime's own error types share no public base class
         return {}
-    return {name: value.shape for name, value in zip(names, values, strict=True)}
+    return {name: first for name, first, second in zip(names, *seen, strict=True) if first == second}
 
 
 def _shape(shapes: dict[str, tuple[int, ...]], name: str, node: onnx.NodeProto) -> tuple[int, ...]:
