@@ -6,6 +6,7 @@ import copy
 import re
 from typing import TYPE_CHECKING, Any
 
+import onnx_ir
 import torch
 from torch import Tensor
 
@@ -55,10 +56,10 @@ def finished(proto: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
-def traced(model: nn.Module, example: Inputs) -> torch.onnx.ONNXProgram:
+def traced(model: nn.Module, example: Inputs, *, optimized: bool = True) -> torch.onnx.ONNXProgram:
     """Return what `export` makes its graph of; the values are named after the nodes of `exported_program`.
 
-    Raises CannotCompress as `export` does.
+    Not `optimized` is before constants are computed: every parameter is there. Raises CannotCompress as `export` does.
     """
     was_training = model.training
     model.eval()
@@ -74,6 +75,7 @@ def traced(model: nn.Module, example: Inputs) -> torch.onnx.ONNXProgram:
                 output_names=outputs,
                 dynamic_shapes=_dynamic(flat, tensors),
                 verbose=False,
+                optimize=optimized,
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         if any(isinstance(cause, KeyboardInterrupt) for cause in _causes(error)):
@@ -84,6 +86,15 @@ def traced(model: nn.Module, example: Inputs) -> torch.onnx.ONNXProgram:
     if program is None:
         raise CannotCompress("the ONNX exporter returned no graph for this model")
     return program
+
+
+def optimized(program: torch.onnx.ONNXProgram | onnx.ModelProto) -> onnx.ModelProto:
+    """Return the finished graph of what traced() made without optimizing it, or of the graph that was in there."""
+    if not isinstance(program, torch.onnx.ONNXProgram):
+        program = torch.onnx.ONNXProgram(onnx_ir.from_proto(program), None)
+    with quiet(*EXPORTERS):
+        program.optimize()
+    return finished(program.model_proto)
 
 
 def _name_batch(proto: onnx.ModelProto) -> None:
