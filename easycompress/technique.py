@@ -39,7 +39,7 @@ class Context:
     `recover(model, index)` trains a few epochs between pruning steps, None without training. `evaluate(model)` is the
     quality on *select* in PyTorch, `enough` and `out_of_time` as in training.fit.Hooks. `checkpoint(part)` is where
     training is saved, epoch by epoch; a technique names its parts. `memo` remembers, for the whole run, what took
-    long to measure: keys say of which weights.
+    long to measure: keys say of which weights. `once(key, make)` does so for JSON values, also in a resumed run.
     """
 
     task: Task
@@ -56,6 +56,7 @@ class Context:
     recover: Callable[[nn.Module, int], int] | None = None
     checkpoint: Callable[[str], Path] | None = None
     memo: dict[str, Any] = field(default_factory=dict)
+    once: Callable[[str, Callable[[], Any]], Any] = lambda _, make: make()
 
     def remembered(self, what: str, model: nn.Module, make: Callable[[], Result]) -> Result:
         """Return what `make()` returned when `what` was last asked of a model with these very weights, or make it."""

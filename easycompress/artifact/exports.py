@@ -66,7 +66,7 @@ def _facts(model: nn.Module) -> Iterator[str]:
         for name, value in sorted({**vars(module), **unsaved}.items()):
             if isinstance(value, torch.Tensor):
                 data = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-                yield f"{path}.{name} {tuple(value.shape)} {value.dtype} {zlib.crc32(data)}"
+                yield f"{path}.{name} {tuple(value.shape)} {value.dtype} {zlib.crc32(data.data)}"
             elif name != "training" and _is_simple(value):
                 yield f"{path}.{name} {value!r}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +142,7 @@ class Trainer:
 
     def plain_context(self) -> Context:
         """Return a context in which nothing is trained and nothing evaluated."""
-        return Context(self.task, self.profile, self.seed, self.progress, memo=self.memo)
+        return Context(self.task, self.profile, self.seed, self.progress, memo=self.memo, once=self.journal.once)
 
     def context(self, tag: str, actions: Sequence[Action], allowance: Allowance) -> Context:
         """Return the context of an attempt. Its training is checkpointed under `tag`.
@@ -151,7 +152,7 @@ class Trainer:
         seed = 1000 * self.seed
         distillation = next((a for a in actions if isinstance(a, Distillation)), None)
         if not allowance.epochs or not any(action.trains for action in actions):
-            return Context(self.task, self.profile, seed, self.progress, evaluate=self.evaluate, memo=self.memo)
+            return replace(self.plain_context(), seed=seed, evaluate=self.evaluate)
         pauses = sum(action.pauses for action in actions) if distillation is not None else 0
         each = max(1, round(RECOVERY_SHARE * allowance.epochs)) if pauses else 0
         if each * pauses > allowance.epochs // 4:
@@ -171,6 +172,7 @@ class Trainer:
             recover=self._recovery(tag, each, distillation, lambda: main),
             checkpoint=lambda part: self.journal.path(f"{tag}.{part}{CHECKPOINT}"),
             memo=self.memo,
+            once=self.journal.once,
         )
         return main
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import TYPE_CHECKING
 
 import nets
@@ -13,6 +14,7 @@ from torch import nn
 
 from easycompress.artifact.onnx_export import export
 from easycompress.core.errors import CannotCompress
+from easycompress.executor.journal import open_journal
 from easycompress.lc.ranks import candidates as places
 from easycompress.lc.ranks.allocation import chosen
 from easycompress.lc.ranks.candidates import Candidate, candidates, see
@@ -24,8 +26,10 @@ from easycompress.measure.compute import macs
 from easycompress.measure.runtime import Runtime
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from easycompress.executor.journal import Journal
     from easycompress.lc.ranks.settings import Scheme
 
 SCHEMES: tuple[Scheme, ...] = ("scheme-1", "scheme-2", "tucker")
@@ -136,6 +140,29 @@ def test_it_lowers_the_operations_of_the_file(work: nets.Task) -> None:
         ratios.append(before / macs(export(made.model, work.example)))
     assert ratios[0] == 1
     assert ratios[0] < ratios[1] < ratios[2]
+
+
+def test_a_resumed_run_takes_what_the_clock_said_before(work: nets.Task, tmp_path: Path) -> None:
+    action = LowRankLayers(strength=0.7, gain="latency")
+    layers = [module for module in work.model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+
+    def run(journal: Journal, seconds: Callable[..., float]) -> dict[str, object]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(places, "seconds_of", seconds)
+            context = dataclasses.replace(nets.context(work), once=journal.once)
+            return RankReducer().apply(copy.deepcopy(work.model), action, context).record
+
+    def clock(modules: Iterable[nn.Module], *_: object) -> float:
+        return float(sum(p.numel() for module in modules for p in module.parameters()))
+
+    journal = open_journal(tmp_path, {}, resume=False, began=0.0)
+    first = run(journal, clock)
+    journal.close()
+    again = open_journal(tmp_path, {}, resume=True, began=0.0)
+    assert first["layers"]
+    assert len(layers) > len(first["layers"])  # type: ignore[arg-type]
+    assert run(again, lambda *_: pytest.fail("it was timed once more")) == first
+    again.close()
 
 
 def test_a_recorded_structure_takes_the_weights(work: nets.Task) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from easycompress.core.errors import CannotCompress
 from easycompress.lc.factor import replace_layer
 from easycompress.lc.ranks.allocation import chosen
-from easycompress.lc.ranks.candidates import candidates, see
+from easycompress.lc.ranks.candidates import Candidate, candidates, see
 from easycompress.lc.ranks.decompose import fitted, thinner
 from easycompress.lc.ranks.settings import LowRankLayers
-from easycompress.technique import Applied, Context, Need
+from easycompress.technique import Applied, Context, Need, checksum
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,7 +38,7 @@ class RankReducer:
         return None
 
     def apply(self, model: nn.Module, action: LowRankLayers, context: Context) -> Applied:
-        """Replace the layers that the strength asks for. What was measured is remembered in the context's memo.
+        """Replace the layers that the strength asks for. What was measured is remembered, also by a resumed run.
 
         Raises CannotCompress at strength 0, the dry run, where no replacement saves anything; later, where the clock
         says so once more, nothing is replaced.
@@ -46,7 +47,7 @@ class RankReducer:
             raise CannotCompress("low-rank layers: no strength was set")
         inputs = _inputs(context, action.samples)
         what = action.model_copy(update={"strength": None}).describe()
-        found = context.remembered(what, model, lambda: candidates(model, inputs, action))
+        found = context.remembered(what, model, lambda: _measured(what, model, inputs, action, context))
         if not found and action.strength == 0:
             raise CannotCompress(
                 f"low-rank layers: no layer becomes {'faster' if action.gain == 'latency' else 'cheaper'} by low rank"
@@ -64,6 +65,17 @@ class RankReducer:
         for name, scheme, ranks in record["layers"]:
             replace_layer(model, name, thinner(model.get_submodule(name), scheme, tuple(ranks)))
         return model
+
+
+def _measured(
+    what: str, model: nn.Module, inputs: Inputs, action: LowRankLayers, context: Context
+) -> list[list[Candidate]]:
+    """Return the candidates; what the clock said of them a resumed run must not measure anew."""
+    rows = context.once(
+        f"{what}: {checksum(model)}",
+        lambda: [[asdict(each) for each in group] for group in candidates(model, inputs, action)],
+    )
+    return [[Candidate(**{**each, "ranks": tuple(each["ranks"])}) for each in group] for group in rows]
 
 
 def _inputs(context: Context, samples: int) -> Inputs:
