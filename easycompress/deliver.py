@@ -127,6 +127,7 @@ def _judge(
         allowed=allowed,
         verdict=verdict,
         percent=metric.percent,
+        estimated=goal.objective == "energy" and after.energy_mj.source == "estimated",
         why=executed.why if verdict == "target-missed" or not target_met else None,
     )
     return Report(

@@ -39,17 +39,19 @@ def sentence(
     allowed: float,
     verdict: Verdict,
     percent: bool,
+    estimated: bool = False,
     why: str | None = None,
 ) -> str:
     """Return the verdict, what was reached and how sure that is, in one line without a full stop.
 
     `before` and `after` are the objective in its own unit (bytes, ms, MACs, mJ) on the report split's two files,
     `ratio` = before / after. `allowed` is the floor as the largest permitted drop in the metric's unit, infinite where
-    there was no data to judge quality by; `percent` says whether that unit is percentage points. `why` adds a reason
-    at the end, such as what arithmetic rules out.
+    there was no data to judge quality by; `percent` says whether that unit is percentage points, `estimated` that the
+    objective was worked out and not measured. `why` adds a reason at the end, such as what arithmetic rules out.
     """
     label = LABELS[verdict]
-    reached = f"{factor(ratio, objective)} ({units.change(before, after, objective)})"
+    change = f"{units.change(before, after, objective)}{', estimated' if estimated else ''}"
+    reached = f"{factor(ratio, objective)} ({change})"
     quality = _quality(drop, allowed, percent=percent)
     sure = f"{bound(drop, allowed, percent=percent)} on {units.count(drop.n)} samples"
     missed = _short_of(target, before, after, ratio, objective)
@@ -64,7 +66,7 @@ def sentence(
         note = {"max": ", the most within the floor", "absolute": f" for {target.text}", "ratio": ""}[target.kind]
         return _close(f"{label}: {reached}{note}, {quality}, {sure}", why)
     if verdict == "target-missed":
-        text = f"the most within the floor is {missed or units.ratio(ratio)}; {units.change(before, after, objective)}"
+        text = f"the most within the floor is {missed or units.ratio(ratio)}; {change}"
         return _close(f"{label}: {text}, {quality}, {sure}", why)
     short = f", {missed}" if missed else ""
     if verdict == "floor-missed":

@@ -56,6 +56,13 @@ def verdict(**changes: Any) -> str:
     return sentence(objective=objective, target=target, drop=Drop.model_validate(drop), **(given | changes))
 
 
+@pytest.mark.parametrize("result", ["met", "target-missed", "floor-missed"])
+def test_an_estimate_is_called_one(result: str) -> None:
+    energy = {"objective": "energy", "before": 2.0, "after": 1.0, "ratio": 2.0, "verdict": result}
+    assert "2 mJ -> 1 mJ, estimated" in verdict(estimated=True, **energy)
+    assert "estimated" not in verdict(**energy)
+
+
 class Settings(Action):
     kind: str = "structured-pruning"
     strategy: str = "global"
