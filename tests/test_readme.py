@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from pathlib import Path
+
+import pytest
 
 from easycompress.selection import select
 from easycompress.selection.explain import rules
@@ -58,3 +61,8 @@ def test_sources_are_the_techniques_own() -> None:
     for kind, _does, _chosen, source in table("kind"):
         first = re.split(r"[ ;,]", source)[0]
         assert first in sources[kind], f"{kind}: the README names {first}, the technique {sources[kind]}"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py")))
+def test_every_benchmark_can_be_imported(name: str) -> None:
+    importlib.import_module(f"benchmarks.{name}")
