@@ -30,7 +30,8 @@ from easycompress.executor.run import Executed, execute
 from easycompress.executor.trainer import Trainer
 from easycompress.executor.workshop import Workshop
 from easycompress.intake.config import make_request
-from easycompress.intake.models import load_model
+from easycompress.intake.handed import named_splits
+from easycompress.intake.models import GRAPHS, load_model
 from easycompress.intake.task import copied
 from easycompress.prepare import Prepared, fingerprint, flags_of, make_plan, prepare
 from easycompress.report import units
@@ -87,14 +88,17 @@ def compress(
 
     `model` is a module, which is never changed, or a path with `factory=`. `train`, `validation`, `test` each take a
     DataLoader, a Dataset, a Hugging Face dataset, a tuple of tensors (inputs, targets), or a dict of the model's
-    keywords with its labels; `data=` names data as `--data` does. Further keywords are the flags of the command line:
-    `objective`, `target`, `max_drop`, `budget`, `certify`, `seed`, ...
+    keywords with its labels. `data` is a Hugging Face DatasetDict or a dict of such splits, or names data as `--data`
+    does. Texts, pictures and sounds in a Hugging Face dataset are read as those of files are, by the tokenizer or
+    processor of the model's folder; `columns` names inputs and label. Further keywords are the flags of the command
+    line: `objective`, `target`, `max_drop`, `budget`, `certify`, `seed`, ...
 
     Raises BadInput and CannotCompress (both EasyCompressError) with one line. A goal that was not met is no exception:
     see `report.verdict`.
     """
     began = time.monotonic()
     progress = progress or Silent()
+    splits, flags = _handed((train, validation, test), flags)
     request, base = make_request(_name(model), _flags(flags), use_file=not isinstance(model, nn.Module))
     folder, temporary = _folder(request, out, model)
     if temporary is None:
@@ -103,7 +107,7 @@ def compress(
     if resume and state_of(folder) == "finished":
         return _repeat(folder, request, model, base)
     with tempfile.TemporaryDirectory(prefix="easycompress-") as scratch, _own_randomness(request.seed):
-        task = make_the_task(model, request, base, (train, validation, test))
+        task = make_the_task(model, request, base, splits)
         progress.now("measuring the original")
         prepared = prepare(task, request, Path(scratch))
         progress.say(_baseline_line(prepared))
@@ -133,7 +137,8 @@ def _carry_out(prepared: Prepared, request: Request, plan: Plan, journal: Journa
 def plan(model: nn.Module | str | Path, **keywords: Any) -> tuple[Plan, Prepared]:  # noqa: ANN401 - as compress()
     """Return the plan that compress() would carry out, and what it rests on. Trains nothing and writes nothing."""
     began = time.monotonic()
-    splits = tuple(keywords.pop(name, None) for name in ("train", "validation", "test"))
+    given = tuple(keywords.pop(name, None) for name in ("train", "validation", "test"))
+    splits, keywords = _handed(given, keywords)
     request, base = make_request(_name(model), _flags(keywords), use_file=not isinstance(model, nn.Module))
     with tempfile.TemporaryDirectory(prefix="easycompress-") as scratch, _own_randomness(request.seed):
         task = make_the_task(model, request, base, splits)
@@ -178,6 +183,14 @@ def _own_randomness(seed: int) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(threads)
+
+
+def _handed(given: tuple[object, ...], flags: dict[str, Any]) -> tuple[tuple[object, ...], dict[str, Any]]:
+    """Return the splits that were handed over, and the flags: `data` is one of these where it is a name."""
+    data, others = flags.get("data"), {name: value for name, value in flags.items() if name != "data"}
+    if isinstance(data, (str, Path)):
+        return given, others | {"data": str(data)}
+    return named_splits(data, given), others
 
 
 def _flags(flags: dict[str, Any]) -> dict[str, Any]:
@@ -256,6 +269,8 @@ def _repeat(folder: Path, request: Request, model: nn.Module | str | Path, base:
     with _own_randomness(request.seed):
         if isinstance(model, nn.Module):
             module = model
+        elif Path(model).suffix in GRAPHS:
+            return Result(load(folder, model), report, folder, exit_code(report.verdict))
         else:
             module = load_model(Path(model), request.factory, base, trust_pickle=request.trust_pickle).model
         return Result(_module(folder, module), report, folder, exit_code(report.verdict))

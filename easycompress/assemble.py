@@ -11,15 +11,19 @@ from easycompress.core.errors import BadInput
 from easycompress.core.goal import parse_budget
 from easycompress.intake.blind import make_blind_task
 from easycompress.intake.config import NAME
-from easycompress.intake.data import Raw, load_data
+from easycompress.intake.data import Raw, load_data, raw_of
+from easycompress.intake.handed import is_dataset, read_objects
+from easycompress.intake.huggingface import processor_of
 from easycompress.intake.judging import UNLABELLED
 from easycompress.intake.models import Loaded, load_model
-from easycompress.intake.objects import as_split
+from easycompress.intake.onnx_open import face_of
+from easycompress.intake.synthetic import shaped
 from easycompress.intake.task import find_metric, make_task
 from easycompress.metrics import METRICS
 from easycompress.prepare import make_goal
 
 if TYPE_CHECKING:
+    from easycompress.core.inputs import Inputs
     from easycompress.core.request import Request
     from easycompress.core.task import Task
 
@@ -39,18 +43,32 @@ def make_the_task(model: nn.Module | str | Path, request: Request, base: Path, s
     metric = METRICS["accuracy"] if request.metric is None else find_metric(request.metric, base)
     make_goal(request, metric, blind=blind)
     parse_budget(request.budget)
-    if isinstance(model, nn.Module):
-        loaded = Loaded(model, None, ())
-    else:
-        loaded = load_model(Path(model), request.factory, base, trust_pickle=request.trust_pickle)
     if blind:
+        loaded = _loaded(model, request, base, None if request.shape is None else shaped(request.shape, 1))
         task = make_blind_task(loaded.model, request.shape, loaded.checkpoint_bytes, loaded.notes)
     else:
-        raw = _read(request, base, given, loaded)
+        loaded, raw = _both(model, request, base, given)
         notes = (*loaded.notes, *raw.notes)
         task = make_task(loaded.model, raw, request, base, loaded.checkpoint_bytes, notes)
     task.model.requires_grad_()  # what the user froze for inference must still recover; the copy is ours
     return task
+
+
+def _both(model: nn.Module | str | Path, request: Request, base: Path, given: dict[str, object]) -> tuple[Loaded, Raw]:
+    """Return model and data. The model comes first, as its processor reads the data, but where they say its lengths."""
+    face = None if isinstance(model, nn.Module) else face_of(Path(model))
+    if face is None:
+        loaded = _loaded(model, request, base, None)
+        return loaded, _read(request, base, given, loaded)
+    raw = _read(request, base, given, Loaded(face, None, ()))
+    split = next(split for split in (raw.test, raw.validation, raw.train) if split is not None)
+    return _loaded(model, request, base, split.inputs[:1]), raw
+
+
+def _loaded(model: nn.Module | str | Path, request: Request, base: Path, sample: Inputs | None) -> Loaded:
+    if isinstance(model, nn.Module):
+        return Loaded(model, None, ())
+    return load_model(Path(model), request.factory, base, trust_pickle=request.trust_pickle, sample=sample)
 
 
 def _refuse_floor(request: Request) -> None:
@@ -70,9 +88,22 @@ def _refuse_floor(request: Request) -> None:
 
 def _read(request: Request, base: Path, given: dict[str, object], loaded: Loaded) -> Raw:
     """Return the data: what was handed over in Python, else what --data names."""
+    labelled = request.metric is not None and request.metric not in UNLABELLED
     if given:
-        read = {name: as_split(value, name) for name, value in given.items()}
-        return Raw(read.get("train"), read.get("validation"), read.get("test"))
+        processor = loaded.processor
+        if processor is None and any(is_dataset(value) for value in given.values()):
+            processor = processor_of(loaded.model)
+        return raw_of(
+            read_objects(
+                given,
+                mean=request.mean,
+                std=request.std,
+                columns=request.columns,
+                model=loaded.model,
+                processor=processor,
+                labelled=labelled,
+            )
+        )
     assert request.data is not None  # noqa: S101 - without either the task is blind
     return load_data(
         request.data,
@@ -80,7 +111,7 @@ def _read(request: Request, base: Path, given: dict[str, object], loaded: Loaded
         std=request.std,
         base=base,
         seed=request.seed,
-        labelled=request.metric is not None and request.metric not in UNLABELLED,
+        labelled=labelled,
         columns=request.columns,
         model=loaded.model,
         processor=loaded.processor,

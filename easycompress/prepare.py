@@ -31,7 +31,7 @@ from easycompress.selection.heuristics import Heuristics, as_points, gather
 from easycompress.selection.probe import losses
 from easycompress.selection.recipe import for_large, lacking, read_recipe, tried
 from easycompress.selection.select import chooses_codes, integers_in_question, select, structures
-from easycompress.selection.trials import count_blocks, integer_losses, structure_losses
+from easycompress.selection.trials import count_blocks, integer_losses, outside_blocks, structure_losses
 from easycompress.technique import checksum
 from easycompress.techniques import technique_for
 from easycompress.training.speed import tune
@@ -196,10 +196,11 @@ def _refuse_chance(task: Task, quality: float, classes: int) -> None:
     chance = max(commonest, 1 / classes)
     limit = 100 * (chance + CHANCE_ERRORS * math.sqrt(chance * (1 - chance) / len(targets)))
     if quality <= limit:
+        numbers = any(tensor.is_floating_point() for tensor in parts(task.data.select.inputs))
+        usual = "--mean and --std are missing or not" if numbers else "the numbers of the words are not"
         raise BadInput(
             f"the model's accuracy on select is {quality:.2f}%, no better than chance ({100 * chance:.2f}%): usually "
-            "--mean and --std are missing or not those of its training, or the labels are in another order; "
-            "--force goes on"
+            f"{usual} those of its training, or the labels are in another order; --force goes on"
         )
 
 
@@ -246,7 +247,7 @@ def make_heuristics(prepared: Prepared, request: Request, spent: float) -> Heuri
     )
     if prepared.described is not None:
         return facts  # nothing can be tried on copies
-    found_out: dict[str, Any] = {}
+    found_out: dict[str, Any] = {"outside_blocks": outside_blocks(task.model, prepared.profile)}
     finite = math.isfinite(prepared.needed)
     if chooses_codes(facts) and finite:
         found = losses(task, prepared.profile, prepared.value / prepared.needed, packed=facts.packed)

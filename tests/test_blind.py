@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 import easycompress
@@ -100,6 +101,20 @@ def test_inputs_like_those_of_the_file() -> None:
     assert isinstance(inputs, Bundle)
     assert set(inputs.tensors[0].flatten().tolist()) == {3, 5}
     assert inputs.tensors[1].shape == (SAMPLES, 4)
+
+
+@pytest.mark.parametrize("decodes", [False, True])
+def test_inputs_by_the_configuration_of_a_pretrained_model(*, decodes: bool) -> None:
+    options = {"vocab_size": 11, "d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+               "decoder_attention_heads": 2, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}  # fmt: skip
+    model: nn.Module = transformers.BartModel(transformers.BartConfig(**options, is_encoder_decoder=decodes)).eval()
+    inputs, _ = make_inputs(model, None)
+    assert isinstance(inputs, Bundle)
+    ids = ("input_ids", "decoder_input_ids") if decodes else ("input_ids",)
+    assert sorted(inputs.names) == sorted((*ids, "attention_mask"))
+    given = dict(zip(inputs.names, inputs.tensors, strict=True))
+    assert given["attention_mask"].all()
+    assert all(int(given[name].max()) < 11 for name in ids)
 
 
 @pytest.mark.parametrize("shape", ["3,", "a", "0,3", ""])

@@ -188,6 +188,7 @@ def compressed(model: nn.Module, form: Callable[[Columns], Any], out: Path, **ch
 
 
 def check_files(result: ec.Result, model: nn.Module, batch: Bundle, names: list[str]) -> None:
+    assert result.exit_code == 0
     session = onnxruntime.InferenceSession(str(result.out / "model.onnx"), providers=["CPUExecutionProvider"])
     assert [value.name for value in session.get_inputs()] == names
     feeds = {name: tensor.numpy() for name, tensor in zip(names, batch.tensors, strict=True)}

@@ -10,8 +10,10 @@ import onnx
 import torch
 
 from easycompress.artifact.attach import attach_codes, own_names
+from easycompress.artifact.codable import unread
 from easycompress.artifact.container import dense_graph, write_ecz
 from easycompress.artifact.exports import Exports
+from easycompress.artifact.external import data_of
 from easycompress.artifact.fold import find_pairs, fold_checked, unfold
 from easycompress.artifact.large import is_large, write_large
 from easycompress.artifact.slim import slim
@@ -75,6 +77,19 @@ def write_model(
     return container
 
 
+def move_model(source: Path, target: Path) -> None:
+    """Move what write_model wrote to `source`, an .onnx file: its data and its packed form too, where there are any.
+
+    Nothing else stays under the names of `target`. Both lie in one folder: a graph knows its data by name, so the data
+    must come back to its own before the file is read again.
+    """
+    for beside in (lambda path: path, data_of, lambda path: path.with_suffix(PACKED)):
+        if beside(source).exists():
+            beside(source).replace(beside(target))
+        else:
+            beside(target).unlink(missing_ok=True)
+
+
 def unpacked(skeleton: onnx.ModelProto, codes: dict[str, Code]) -> onnx.ModelProto:
     """Return the self-decoding graph of a skeleton and its codes: what an .ecz file unpacks to."""
     in_order = dict(sorted(codes.items()))  # the same file whatever order the codes come in
@@ -101,7 +116,16 @@ def _coded(
             module.weight.copy_(stored[weight].dense())
             module.bias.copy_(module.bias.half().float())
     unfold(treated)
-    skeleton = slim(own_names(exports.export(treated, example), stored), keep=frozenset(stored))
+    proto = exports.export(treated, example)
+    try:
+        named = own_names(proto, stored)
+    except CannotCompress:
+        idle = unread(treated, example) & stored.keys()
+        if not idle:
+            raise
+        stored = {name: code for name, code in stored.items() if name not in idle}
+        named = own_names(proto, stored)
+    skeleton = slim(named, keep=frozenset(stored))
     present = {tensor.name for tensor in skeleton.graph.initializer}
     return skeleton, {name: code for name, code in stored.items() if name in present}
 

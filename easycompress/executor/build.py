@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from easycompress.artifact.large import copied
 from easycompress.artifact.write import write_model
 from easycompress.techniques import technique_for
 
@@ -60,9 +60,7 @@ class Built:
         measure: Callable[[nn.Module], tuple[float, float]] | None = None,
     ) -> Built:
         """Return a copy with further actions applied; see build()."""
-        built = Built(
-            copy.deepcopy(self.model), list(self.records), dict(self.codes), list(self.passes), list(self.stages)
-        )
+        built = Built(copied(self.model), list(self.records), dict(self.codes), list(self.passes), list(self.stages))
         for action in actions:
             begin = time.perf_counter()
             applied = technique_for(action).apply(built.model, action, context)
@@ -93,4 +91,4 @@ def build(
 
     `measure(model)` -> (objective, ratio) is asked for after each action that changed the structure of a float model.
     """
-    return Built(copy.deepcopy(task.model).eval()).then(actions, context, measure)
+    return Built(copied(task.model).eval()).then(actions, context, measure)

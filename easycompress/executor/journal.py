@@ -27,8 +27,8 @@ FOLDER = "journal"
 FILE = "journal.json"
 LOCK = "lock"
 OURS = (
-    FOLDER, "model.onnx", "model.ecz", "model.safetensors", "record.json", "report.json", "report.html", "recipe.yaml",
-    "predictions.npz", "pretrained",
+    FOLDER, "model.onnx", "model.onnx.data", "model.ecz", "model.pt2", "model.safetensors", "record.json",
+    "report.json", "report.html", "recipe.yaml", "predictions.npz", "pretrained",
 )  # fmt: skip
 """Everything that easycompress writes into OUT; anything else there belongs to somebody else."""
 

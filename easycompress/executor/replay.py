@@ -64,7 +64,6 @@ def load(out: str | Path, factory: Callable[[], nn.Module] | str | Path | None =
         if not (folder / PROGRAM).is_file():
             raise BadInput(f"{folder}: holds no {PROGRAM}; give factory=, which makes the original module")
         return read_exported(folder / PROGRAM, trust_pickle=False)[0].eval()
-    make = factory if callable(factory) else partial(_original, Path(factory))
     record = read_json(folder / "record.json")
     schema = record.get("schema") if isinstance(record, dict) else None
     if schema != SCHEMA:
@@ -77,12 +76,13 @@ def load(out: str | Path, factory: Callable[[], nn.Module] | str | Path | None =
         raise BadInput(
             f"{folder}/model.safetensors: can't be read ({one_line(error)}); give a folder that easycompress finished"
         ) from error
+    make = factory if callable(factory) else partial(_original, Path(factory), record)
     return rebuild(make().float().eval(), record, tensors, str(folder))
 
 
-def _original(path: Path) -> nn.Module:
-    """Return the module of the .pt2 or .onnx file that was compressed."""
-    return load_model(path, None, path.parent, trust_pickle=False).model
+def _original(path: Path, record: dict[str, Any]) -> nn.Module:
+    """Return the module of the .pt2 or .onnx file that was compressed, for samples as `record` has them."""
+    return load_model(path, None, path.parent, trust_pickle=False, sample=_example(record)).model
 
 
 def rebuild(model: nn.Module, record: dict[str, Any], tensors: dict[str, Tensor], where: str) -> nn.Module:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save
 
 from easycompress.artifact.exports import Exports
-from easycompress.artifact.write import PACKED
+from easycompress.artifact.write import PACKED, move_model
 from easycompress.core.files import write_bytes
 from easycompress.core.goal import Frozen
 from easycompress.core.outcome import Drop, StepRecord
@@ -76,13 +76,12 @@ class Attempt(Frozen):
 
 @dataclass(frozen=True)
 class _Judged:
-    """A finished candidate, what the guard said, and the bytes of its files."""
+    """A finished candidate and what the guard said of its file."""
 
     built: Built
     drop: Drop
     verdict: Judgement
     quality: float
-    files: dict[Path, bytes]
 
 
 @dataclass(frozen=True)
@@ -210,22 +209,23 @@ class Workshop:
         """
         task, baseline, allowed = self.trainer.task, self.trainer.baseline, self.trainer.allowed
         best: _Judged | None = None
-        for tails in endings(actions):
+        ways = endings(actions)
+        for tails in ways:
             built = trained.then(tails, context)
-            counted = built.write(task, path, packed=self.packed, exports=self.exports)
+            built.write(task, path, packed=self.packed, exports=self.exports)
             scores = scores_of(path, task.data.select, task.metric, self.threads)
             drop = paired_drop(baseline, scores, task.metric, allowed)
             error = paired_error(baseline, scores, task.metric)
             verdict = judge(drop, allowed, error=error, certify=self.certify, report_size=len(task.data.report))
-            files = {file: file.read_bytes() for file in dict.fromkeys((path, counted))}
-            judged = _Judged(built, drop, verdict, task.metric.quality(scores), files)
             if best is None or verdict.accepted or drop.estimate < best.drop.estimate:
-                best = judged
+                best = _Judged(built, drop, verdict, task.metric.quality(scores))
+                if len(ways) > 1:
+                    move_model(path, _aside(path))
             if verdict.accepted or self._lost_before(trained):
                 break
         assert best is not None  # noqa: S101 - there is always at least one way to end
-        for file, data in best.files.items():
-            write_bytes(file, data)
+        if len(ways) > 1:
+            move_model(_aside(path), path)
         return best
 
     def _lost_before(self, trained: Built) -> bool:
@@ -280,6 +280,11 @@ class Workshop:
         path = self.trainer.journal.path(f"{tag}.safetensors")
         # safetensors refuses tensors that share memory, as tied weights do.
         write_bytes(path, save({name: tensor.contiguous().clone() for name, tensor in tensors.items()}))
+
+
+def _aside(path: Path) -> Path:
+    """Return where a candidate's file waits while others are made under its name."""
+    return path.with_name(f"best {path.name}")
 
 
 def _known(value: float) -> float | None:

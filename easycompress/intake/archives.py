@@ -36,6 +36,7 @@ NATIVE = "data/aotinductor/"
 
 OPERATORS = re.compile(
     r"torch\.ops\.(aten|prims|higher_order|torchvision|quantized_decomposed)\.(?!__)\w+(\.(?!__)\w+)?"
+    r"|torch\.ops\.aten\.__i?(and|or|xor|lshift|rshift)__(\.(?!__)\w+)?"
     r"|torch\.sym_\w+|torch\._sym_\w+|torch\._check\w*|_operator\.(?!__)\w+|math\.(?!__)\w+|\w+"
 )
 """What a program may call: an operator, a number's arithmetic. Loading resolves any name below `torch` otherwise."""

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
+SHOWN = 24
+"""Signs of a cell that a note shows."""
+
+
 def is_words(cell: object) -> bool:
     """Tell whether a cell is a list of words."""
     return isinstance(cell, list) and bool(cell) and isinstance(cell[0], str)
@@ -38,6 +42,12 @@ def is_number(text: str) -> bool:
         return math.isfinite(float(text))
     except ValueError:
         return False
+
+
+def example(cell: object) -> str:
+    """Return a cell for people, in a few signs."""
+    text = f"a {type(cell).__name__}" if isinstance(cell, (dict, bytes)) else " ".join(repr(cell).split())
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
 
 def encoded(cell: object, path: Path, row: int, where: str) -> bytes | Path:

@@ -27,10 +27,12 @@ MODEL_COLUMNS = (
 
 IMAGE_COLUMNS = ("image", "img")
 
+AUDIO_COLUMNS = ("audio", "speech")
+
 INPUT_COLUMNS = (
     ("question", "context"), ("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2"),
     ("text1", "text2"), ("question", "sentence"), ("text", "text_pair"), ("image",), ("img",), ("tokens",), ("words",),
-    ("text",), ("sentence",), ("content",), ("review",), ("utterance",), ("audio",),
+    ("text",), ("sentence",), ("content",), ("review",), ("utterance",), ("audio",), ("speech",),
 )  # fmt: skip
 """Usual names of inputs, the first group that is there wins."""
 

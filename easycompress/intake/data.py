@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,21 +12,16 @@ from torch import nn
 
 from easycompress.core.errors import BadInput, one_line
 from easycompress.core.task import Split
+from easycompress.intake.arrays import read_npz
 from easycompress.intake.cells import IMAGE_SUFFIXES
 from easycompress.intake.columns import parse_columns
-from easycompress.intake.frames import read_frames
-from easycompress.intake.hub import (
-    default_roots,
-    hub_tables,
-    is_hub_name,
-    torchvision_in,
-    torchvision_name,
-    torchvision_splits,
-)
-from easycompress.intake.images import Picture, check_normalisation, from_array, load_pictures, normalise, pixel_maker
-from easycompress.intake.objects import as_split, as_targets
+from easycompress.intake.frames import Frames, read_frames
+from easycompress.intake.handed import SPLITS, read_objects
+from easycompress.intake.hub import hub_tables, is_hub_name
+from easycompress.intake.images import Picture, check_normalisation, load_pictures, normalise, pixel_maker
 from easycompress.intake.tables import SPLIT_NAMES, TABLE_SUFFIXES, read_tables, split_of, table_files
 from easycompress.intake.userfile import load_function
+from easycompress.intake.vision import default_roots, torchvision_in, torchvision_name, torchvision_splits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +34,8 @@ if TYPE_CHECKING:
 
 FORMS = (
     "digits, file.npz (x_train, y_train, x_val, y_val, x_test, y_test), a folder of class folders, "
-    "a folder or file of parquet, csv, tsv, json or arrow, mnist, cifar10 and the like, a Hugging Face dataset, "
+    "a folder or file of parquet, csv, tsv, json or arrow, mnist, cifar10 and torchvision's others, a Hugging Face "
+    "dataset, "
     "file.py:function"
 )
 DIGITS_SEED = 0
@@ -85,9 +80,9 @@ def load_data(
     """Read what `--data` names; see FORMS. Paths are relative to `base` (default: the working folder).
 
     Images come as float32 (N, C, H, W) in 0..1, then (x - mean) / std per channel; labels as int64, other targets as
-    float32. Of tables, `columns` (`text,label`) are read, texts and pictures by the `processor` of the `model`: its
-    tokenizer or image processor. `seed` seeds torch while a user's function runs. With `labelled`, tables without
-    labels are refused at once. Raises BadInput for anything that can't be read, in one line.
+    float32. Of tables, `columns` (`text,label`) are read; texts, pictures and sounds by the `processor` of the `model`:
+    its tokenizer, image processor or feature extractor. `seed` seeds torch while a user's function runs. With
+    `labelled`, tables without labels are refused at once. Raises BadInput for anything that can't be read, in one line.
     """
     check_normalisation(mean, std)
     where = f"--data {spec}"
@@ -99,12 +94,18 @@ def load_data(
     if spec.rpartition(":")[0].endswith(".py") or (":" in spec and not path.exists()):
         if mean is not None:
             raise BadInput(f"{where}: --mean and --std don't reach a function of your own; normalise inside it")
-        return _function(spec, base, seed, where)
+        given = _function(spec, base, seed, where)
+        return raw_of(
+            read_objects(
+                given, mean=None, std=None, columns=columns, model=known, processor=processor, labelled=labelled
+            )
+        )
     raw = _without_columns(spec, path, base or Path.cwd(), where, prepare)
+    if raw is None and path.suffix == ".npz":
+        raw = raw_of(read_npz(_existing(path, where), prepare, known, processor, where))
     if raw is None:
         named = parse_columns(columns)
-        frames = read_frames(_tables(path, spec, named, where), named, known, processor, where, labelled=labelled)
-        raw = replace(_raw(frames.splits), references=frames.references, notes=frames.notes)
+        raw = raw_of(read_frames(_tables(path, spec, named, where), named, known, processor, where, labelled=labelled))
     elif columns is not None:
         raise BadInput(f"--columns {columns}: {spec} has no columns; leave it out")
     for split in (raw.train, raw.validation, raw.test):
@@ -116,18 +117,18 @@ def load_data(
 def _without_columns(
     spec: str, path: Path, base: Path, where: str, prepare: Callable[[list[Array]], Tensor] | None
 ) -> Raw | None:
-    """Read what is no table: digits, .npz, class folders, torchvision's data by name or in its folder; else None."""
+    """Read what is no table: digits, class folders, torchvision's data by name or in its folder; else None."""
     if spec == "digits":
         return _digits()
     if path.is_dir():
-        if table_files(path):
+        held = torchvision_in(path, where)
+        if table_files(path) and (held is None or held[1] == path):
             return None
-        name = torchvision_in(path)
-        return _folder(path, where, prepare) if name is None else _raw(torchvision_splits(name, [path], where))
-    if path.suffix == ".npz":
-        return _npz(_existing(path, where), where)
+        if held is None:
+            return _folder(path, where, prepare)
+        return _raw(torchvision_splits(held[0], [held[1]], where, prepare))
     name = None if path.exists() else torchvision_name(spec)
-    return None if name is None else _raw(torchvision_splits(name, default_roots(base), where))
+    return None if name is None else _raw(torchvision_splits(name, default_roots(base), where, prepare))
 
 
 def _tables(path: Path, spec: str, named: tuple[str, ...] | None, where: str) -> dict[str, list[Part]]:
@@ -144,6 +145,11 @@ def _tables(path: Path, spec: str, named: tuple[str, ...] | None, where: str) ->
 
 def _raw(splits: dict[str, Split]) -> Raw:
     return Raw(splits.get("train"), splits.get("validation"), splits.get("test"))
+
+
+def raw_of(frames: Frames) -> Raw:
+    """Return what was read, split by split."""
+    return replace(_raw(frames.splits), references=frames.references, notes=frames.notes)
 
 
 def _existing(path: Path, where: str) -> Path:
@@ -164,31 +170,6 @@ def _digits() -> Raw:
     validation, test = train_test_split(rest, test_size=0.5, stratify=labels[rest], random_state=DIGITS_SEED)
     parts = {"train": train, "validation": validation, "test": test}
     return _raw({name: everything.take(torch.from_numpy(part)) for name, part in parts.items()})
-
-
-def _npz(path: Path, where: str) -> Raw:
-    arrays: dict[str, Any] = {}
-    try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            keys = list(file)
-            for split, names in {"train": ["train"], "validation": ["val", "validation"], "test": ["test"]}.items():
-                for axis in "xy":
-                    key = next((f"{axis}_{name}" for name in names if f"{axis}_{name}" in keys), None)
-                    arrays[f"{axis} {split}"] = None if key is None else file[key]
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        # A lone .npy under this name has neither keys nor a context manager.
-        text = f"{where}: not a readable .npz of plain arrays: {one_line(error)}"
-        raise BadInput(f"{text}; write it by np.savez") from error
-    splits = {}
-    for split in ("train", "validation", "test"):
-        x, y = arrays[f"x {split}"], arrays[f"y {split}"]
-        if x is None or x.ndim == 0:
-            continue
-        name = f"{where}: {split}"
-        splits[split] = Split(from_array(x, name), None if y is None else as_targets(y, name))
-    if not splits:
-        raise BadInput(f"{where}: no x_train, x_val or x_test in it; it holds {', '.join(keys) or 'nothing'}")
-    return _raw(splits)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -229,7 +210,7 @@ def _class_folders(folder: Path, root: Path, classes: list[str], where: str) -> 
     return pictures, labels
 
 
-def _function(spec: str, base: Path | None, seed: int, where: str) -> Raw:
+def _function(spec: str, base: Path | None, seed: int, where: str) -> dict[str, object]:
     """Call a user's function. It returns {"train": ..., "validation": ..., "test": ...}, each in a form of as_split."""
     function = load_function(spec, "--data", base)
     with torch.random.fork_rng(devices=[]):
@@ -240,9 +221,8 @@ def _function(spec: str, base: Path | None, seed: int, where: str) -> Raw:
             raise BadInput(f"{where}: raised {type(error).__name__}: {one_line(error)}") from error
     if not isinstance(given, dict):
         raise BadInput(f"{where}: returned a {type(given).__name__}; return a dict with any of train, validation, test")
-    unknown = [str(key) for key in given if key not in ("train", "validation", "test")]
-    splits = {name: as_split(value, name) for name, value in given.items() if name not in unknown and value is not None}
-    if unknown or not splits:
+    splits = {str(name): value for name, value in given.items() if value is not None}
+    if set(splits) - set(SPLITS) or not splits:
         keys = ", ".join(map(str, given)) or "(none)"
         raise BadInput(f"{where}: returned the keys {keys}; use any of train, validation, test")
-    return _raw(splits)
+    return splits

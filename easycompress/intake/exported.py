@@ -58,9 +58,10 @@ def _loaded(path: Path) -> torch.export.ExportedProgram:
         with quiet(*EXPORTERS):
             return torch.export.load(path)
     except Exception as error:  # a program of another version fails in many ways
-        here = torch.__version__.partition("+")[0]
+        here, there = torch.__version__.partition("+")[0], _written_by(path)
+        why = "" if there and there != here else f" ({one_line(error, 120)})"  # else torch's own words say nothing
         raise BadInput(
-            f"{path}: torch {here} can't read this program{_written_by(path)} ({one_line(error, 120)}); export the "
+            f"{path}: torch {here} can't read this program{there and f' of torch {there}'}{why}; export the "
             f"model again on the CPU with torch {here}"
         ) from error
 
@@ -71,7 +72,7 @@ def _written_by(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             name = next(n for n in archive.namelist() if "/models/" in n)
             found = json.loads(archive.read(name))
-        return f" of torch {str(found['torch_version']).partition('+')[0]}"
+        return str(found["torch_version"]).partition("+")[0]
     except (OSError, zipfile.BadZipFile, StopIteration, ValueError, KeyError, TypeError):
         return ""
 

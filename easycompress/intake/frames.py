@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,10 +11,11 @@ from easycompress.core.errors import BadInput
 from easycompress.core.inputs import Bundle, in_order, parts
 from easycompress.core.task import Split
 from easycompress.intake.answers import spans, tagged
-from easycompress.intake.cells import encoded, is_number, is_picture, is_words, number_tensor
+from easycompress.intake.cells import encoded, example, is_number, is_picture, is_words, number_tensor
 from easycompress.intake.columns import MODEL_COLUMNS, Columns, choose
 from easycompress.intake.images import Picture, load_pictures, pixel_maker
-from easycompress.intake.labels import Labels, class_targets, plain_numbers
+from easycompress.intake.labels import Labels, class_targets, classes_in, plain_numbers
+from easycompress.intake.sounds import is_sound, prepared, read_sounds
 from easycompress.intake.text import (
     IGNORED,
     cut_note,
@@ -69,6 +70,21 @@ class _Reading:
             name: [cell for part in own for cell in part.cells(column, self.where)] for name, own in self.tables.items()
         }
 
+    def first(self, column: str) -> Any:  # noqa: ANN401 - any cell
+        """Return the first cell of a column."""
+        part = next(part for own in self.tables.values() for part in own if part.table.num_rows)
+        return replace(part, table=part.table.slice(0, 1)).cells(column, self.where)[0]
+
+    def said(self, *, labels: bool) -> str:
+        """Return which columns are the inputs and, with `labels`, the label; where they were named, with an example."""
+        target = self.columns.target if labels else None
+        if self.columns.guessed:
+            label = f" with {target} as label" if target else ""
+            return f"columns by their usual names: {', '.join(self.columns.inputs)}{label}"
+        shown = [f"{name} ({example(self.first(name))})" for name in self.columns.inputs]
+        label = f" with {target} ({example(self.first(target))}) as label" if target else ""
+        return f"columns as --columns names them: {', '.join(shown)}{label}"
+
     @property
     def config(self) -> Any:  # noqa: ANN401 - transformers is untyped here
         """Return the model's configuration, None where it has none."""
@@ -104,16 +120,13 @@ def read_frames(
             f"{where}: {first.path.name} has no label column among {', '.join(present)}; name it by --columns, or use "
             "--metric agreement, which needs none"
         )
-    notes = []
-    if reading.columns.guessed:
-        target = reading.columns.target
-        said = ", ".join(reading.columns.inputs) + (f" with {target} as label" if target and not language else "")
-        notes.append(f"columns by their usual names: {said}")
     reading, unlabelled = _without_secrets(reading)
-    notes += unlabelled
-    cell = next(c for cells in reading.cells(reading.columns.inputs[0]).values() for c in cells)
+    notes = [reading.said(labels=not language), *unlabelled]
+    cell = reading.first(reading.columns.inputs[0])
     if is_words(cell):
         made = _words(reading)
+    elif is_sound(cell, reading.columns.inputs[0]):
+        made = _sounds(reading)
     elif is_picture(cell, reading.columns.inputs[0]):
         made = _pictures(reading)
     elif isinstance(cell, str) and (text or not is_number(cell)):
@@ -138,9 +151,11 @@ def _without_secrets(reading: _Reading) -> tuple[_Reading, list[str]]:
 
 def _labels(reading: _Reading, cells: list[Any]) -> Labels:
     target = reading.columns.target or ""
-    names = next(iter(reading.tables.values()))[0].class_names(target)
-    known = getattr(reading.config, "label2id", None) or {}
-    return Labels(cells, known, names, getattr(reading.config, "num_labels", None), reading.where)
+    named = [part.class_names(target) for own in reading.tables.values() for part in own]
+    if len(set(named)) > 1:
+        raise BadInput(f"{reading.where}: column {target}: the splits name their classes differently; make them alike")
+    known, count = (getattr(reading.config, name, None) for name in ("label2id", "num_labels"))
+    return Labels(cells, known or {}, named[0], count, reading.where, target)
 
 
 def _words(reading: _Reading) -> Frames:
@@ -230,6 +245,15 @@ def _pictures(reading: _Reading) -> Frames:
     return _classified(reading, tensors, [])
 
 
+def _sounds(reading: _Reading) -> Frames:
+    cells = {
+        name: [(part.path, part.cells(reading.columns.inputs[0], reading.where)) for part in own]
+        for name, own in reading.tables.items()
+    }
+    sounds = {name: read_sounds(own, reading.where) for name, own in cells.items()}
+    return _classified(reading, *prepared(sounds, reading.processor, reading.model, reading.where))
+
+
 def _numbers(reading: _Reading) -> Mapping[str, Inputs]:
     """Return columns of numbers: one of lists, the model's keywords, or one number a column, (N, columns) float32."""
     columns, where = reading.columns.inputs, reading.where
@@ -255,8 +279,10 @@ def _classified(reading: _Reading, inputs: Mapping[str, Inputs], notes: list[str
         return Frames({name: Split(own, None) for name, own in inputs.items()}, None, tuple(notes))
     cells = reading.cells(target)
     flat = plain_numbers([cell for own in cells.values() for cell in own])
-    labels = _labels(reading, flat)
     numeric = getattr(reading.config, "num_labels", None) == 1
+    if not numeric:
+        flat = classes_in(flat, f"{reading.where}: column {target}", classifies=_classifies(reading))
+    labels = _labels(reading, flat)
     splits, start = {}, 0
     for name, own in inputs.items():
         part = flat[start : start + len(cells[name])]
@@ -265,3 +291,9 @@ def _classified(reading: _Reading, inputs: Mapping[str, Inputs], notes: list[str
         splits[name] = Split(own, targets.float() if numeric else targets)
         assert len(targets) == len(parts(own)[0])  # noqa: S101 - both come from the same rows
     return Frames(splits, None, tuple([*notes, labels.note] if labels.note else notes))
+
+
+def _classifies(reading: _Reading) -> bool:
+    """Tell whether the model scores classes, one of which a sample is of."""
+    known = (None, "single_label_classification")
+    return reading.kind.endswith("Classification") and getattr(reading.config, "problem_type", None) in known

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -11,8 +12,6 @@ from easycompress.core.errors import BadInput, one_line
 from easycompress.core.quiet import quiet
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import nn
 
 TOKENIZER_FILES = (
@@ -20,6 +19,9 @@ TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
 )  # fmt: skip
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+
+PIXELS, SOUNDS = ("pixel_values",), ("input_values", "input_features")
+"""What models call their pictures and their sounds."""
 
 MOST_NAMES = 3
 """Missing weights that an error text lists."""
@@ -55,7 +57,7 @@ def load_folder(path: Path, *, trust_pickle: bool) -> Pretrained:
     weights = _weight_files(path)
     with quiet("transformers"):
         model = _load(found, path, weights, trust_pickle=trust_pickle)
-        processor = _processor(path, transformers)
+        processor = _processor(path, transformers, str(getattr(model, "main_input_name", "")))
     _check_vocabulary(path, model, processor)
     if getattr(model.config, "use_cache", None):
         model.config.use_cache = False  # what inference by the token keeps is no answer, and can't be exported
@@ -129,6 +131,7 @@ def _load(found: Any, path: Path, weights: list[Path], *, trust_pickle: bool) ->
             use_safetensors=safe,
             weights_only=safe or not trust_pickle,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
     except Exception as error:  # a damaged file fails in many ways
         hint = "" if safe or trust_pickle else ", or add --trust-pickle if you made this file"
@@ -136,6 +139,11 @@ def _load(found: Any, path: Path, weights: list[Path], *, trust_pickle: bool) ->
             f"{path}: the weights don't make a {found.__name__}: {one_line(error, 200)}; save or download them "
             f"again{hint}"
         ) from error
+    for key, stored, needed in sorted(info["mismatched_keys"]):
+        raise BadInput(
+            f"{path}: config.json doesn't fit the weights: {key} is {tuple(stored)} there, but its settings "
+            f"({_numbers_of(model.config)}) make it {tuple(needed)}; mend config.json"
+        )
     missing = sorted(info["missing_keys"])
     if missing:
         more = f" and {len(missing) - MOST_NAMES} more" if len(missing) > MOST_NAMES else ""
@@ -146,13 +154,33 @@ def _load(found: Any, path: Path, weights: list[Path], *, trust_pickle: bool) ->
     return model
 
 
-def _processor(path: Path, transformers: Any) -> object | None:  # noqa: ANN401 - the library
-    """Return the folder's tokenizer, else its image or feature processor, else None."""
+def _numbers_of(config: Any) -> str:  # noqa: ANN401 - of any architecture
+    """Return the settings that the sizes of weights usually follow."""
+    names = ("num_labels", "vocab_size", "hidden_size")
+    return ", ".join(f"{name} {getattr(config, name)}" for name in names if getattr(config, name, None) is not None)
+
+
+def processor_of(model: nn.Module) -> object | None:
+    """Return what stands in the folder that a module was loaded from by its own library, None where it is in none."""
+    name = getattr(model, "name_or_path", None)
+    if not isinstance(name, str) or not name or not Path(name).is_dir():
+        return None
+    import transformers  # noqa: PLC0415 - such a module has imported it already
+
+    with quiet("transformers"):
+        return _processor(Path(name), transformers, str(getattr(model, "main_input_name", "")))
+
+
+def _processor(path: Path, transformers: Any, takes: str) -> object | None:  # noqa: ANN401 - the library
+    """Return the folder's tokenizer, else its image or feature processor, else None; by what the model `takes`."""
     makers: list[Any] = []
-    if any((path / name).is_file() for name in TOKENIZER_FILES):
+    texts = any((path / name).is_file() for name in TOKENIZER_FILES)
+    others = any((path / name).is_file() for name in PROCESSOR_FILES)
+    if texts and not (others and takes in (*PIXELS, *SOUNDS)):
         makers = [transformers.AutoTokenizer]
-    elif any((path / name).is_file() for name in PROCESSOR_FILES):
+    elif others:
         makers = [transformers.AutoImageProcessor, transformers.AutoFeatureExtractor]
+        makers = makers[::-1] if takes in SOUNDS else makers
     problem: Exception | None = None
     for maker in makers:
         try:

@@ -21,7 +21,7 @@ from easycompress.intake import stored
 from easycompress.intake.stored import Growing, refuse_too_large
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -46,9 +46,9 @@ _SIXTEEN_TO_EIGHT = 8
 
 
 class Picture(NamedTuple):
-    """One encoded or opened image, and what to call it in an error text."""
+    """One encoded or opened image, or what opens it, and what to call it in an error text."""
 
-    source: bytes | Path | Image.Image
+    source: bytes | Path | Image.Image | Callable[[], Image.Image]
     name: str
 
 
@@ -56,6 +56,8 @@ def decode(picture: Picture) -> Array:
     """Return an image's pixels, uint8: (H, W) when it is grey, (H, W, 3) otherwise; upright by its EXIF orientation."""
     source = picture.source
     try:
+        if callable(source):
+            source = source()
         if isinstance(source, Path):
             source = source.read_bytes()
         image = Image.open(io.BytesIO(source)) if isinstance(source, bytes) else source
@@ -89,7 +91,7 @@ def load_pictures(
         if not group:
             raise BadInput(f"{where}: no images for {name}; add some, or leave {name} away")
     if prepare is not None:
-        return {name: _prepared(group, prepare, f"{where}: {name}") for name, group in groups.items()}
+        return {name: _prepared(_decoded(g), len(g), prepare, f"{where}: {name}") for name, g in groups.items()}
     everything = list(chain.from_iterable(groups.values()))
     arrays = _decode_all(everything, where)
     colour = any(array.ndim > 2 for array in arrays)  # noqa: PLR2004 - (H, W) is grey, (H, W, 3) is colour
@@ -100,17 +102,25 @@ def load_pictures(
     return tensors
 
 
-def _prepared(pictures: Sequence[Picture], prepare: Callable[[list[Array]], Tensor], where: str) -> Tensor:
+def _prepared(
+    batches: Iterable[list[Array]], count: int, prepare: Callable[[list[Array]], Tensor], where: str
+) -> Tensor:
     growing = Growing(where)
-    for batch in _decoded(pictures):
+    for batch in batches:
         try:
             made = prepare(batch)
         except Exception as error:  # the model's own processor may raise anything
             raise BadInput(f"{where}: the model's image processor raised {one_line(error)}") from error
         if not len(growing):
-            refuse_too_large(len(pictures), made[0].nbytes, where)
+            refuse_too_large(count, made[0].nbytes, where)
         growing.add(made)
     return growing.tensor()
+
+
+def prepared_arrays(pixels: Array, prepare: Callable[[list[Array]], Tensor], where: str) -> Tensor:
+    """Return what a model's image processor makes of uint8 images (N, H, W) or (N, H, W, 3), as in load_pictures."""
+    batches = (list(pixels[start : start + _BATCH]) for start in range(0, len(pixels), _BATCH))
+    return _prepared(batches, len(pixels), prepare, where)
 
 
 def _decode_all(pictures: Sequence[Picture], where: str) -> list[Array]:

@@ -19,6 +19,12 @@ MOST_CLASSES = 1000
 SHOWN = 8
 """Class names that a text lists."""
 
+LONGEST = 24
+"""Signs of a label that a text shows."""
+
+REMEDY = "name the label by --columns text,label (of a file without header: all columns in their order)"
+"""What helps where a column holds no labels."""
+
 
 class Labels:
     """Turns cells into class numbers, the same way in every split.
@@ -28,13 +34,22 @@ class Labels:
     """
 
     def __init__(
-        self, cells: Sequence[object], known: Mapping[str, int], names: Sequence[str], count: int | None, where: str
+        self,
+        cells: Sequence[object],
+        known: Mapping[str, int],
+        names: Sequence[str],
+        count: int | None,
+        where: str,
+        column: str,
     ) -> None:
-        """Settle the numbers. Raises BadInput where texts are neither the model's class names nor as many."""
+        """Settle the numbers of a column's classes.
+
+        Raises BadInput where texts are neither the model's class names nor as many, or names and numbers both.
+        """
         self.note = ""
         self._map: dict[Any, int] = {}
         if cells and isinstance(cells[0], str):
-            self._texts({str(cell) for cell in cells}, known, count, where)
+            self._texts({str(cell) for cell in cells}, known, count, f"{where}: column {column}")
         elif names and _speaks(known) and set(names) == set(known):
             self._map = {i: known[name] for i, name in enumerate(names)}
             if any(number != i for i, number in self._map.items()):
@@ -53,8 +68,14 @@ class Labels:
             self._map = numbers
             return
         classes = sorted(found)
-        if len(classes) > MOST_CLASSES:
-            raise BadInput(f"{where}: {len(classes)} different labels are no classes; name the label by --columns")
+        if number := next((name for name in classes if _numbers({name}) is not None), None):
+            name = next(name for name in classes if _numbers({name}) is None)
+            raise BadInput(f"{where}: labels are {_short(number)} and {_short(name)}, numbers and names; {REMEDY}")
+        if len(classes) > (MOST_CLASSES if count is None or count == 1 or _speaks(known) else count):
+            model = "no classes" if len(classes) > MOST_CLASSES else f"not those of a model with {count}"
+            raise BadInput(
+                f"{where}: {len(classes)} different labels ({_short(classes[0])}, ...) are {model}; {REMEDY}"
+            )
         if _speaks(known) and count is not None and len(classes) != count:
             raise BadInput(
                 f"{where}: the label map doesn't fit: labels are {_cut(classes)}, the model's classes {_cut(known)}; "
@@ -80,6 +101,23 @@ def plain_numbers(cells: Sequence[object]) -> list[object]:
     return list(cells)
 
 
+def classes_in(cells: Sequence[Any], where: str, *, classifies: bool) -> list[Any]:
+    """Return labels as they are, whole numbers with a point as integers for a model that `classifies`.
+
+    Raises BadInput, beginning with `where`, for fractions there, and for a label that is the same in all rows.
+    """
+    cells = list(cells)
+    if classifies and cells and all(isinstance(cell, float) for cell in cells):
+        fraction = next((cell for cell in cells if not cell.is_integer()), None)
+        if fraction is not None:
+            raise BadInput(f"{where}: holds {fraction}, but the model scores classes; {REMEDY}")
+        cells = [int(cell) for cell in cells]
+    plain = all(isinstance(cell, (str, int, float)) for cell in cells)
+    if plain and len(cells) > 1 and len(set(cells)) == 1:
+        raise BadInput(f"{where}: is {_short(str(cells[0]))} in all {len(cells)} rows, which judges nothing; {REMEDY}")
+    return cells
+
+
 def class_targets(cells: Sequence[object], labels: Labels, name: str) -> Tensor:
     """Return a split's targets (N,): int64 for classes, float32 for numbers with a fraction."""
     return as_targets([labels(cell) for cell in cells], name)
@@ -96,6 +134,11 @@ def _numbers(found: set[str]) -> dict[str, int] | None:
 def _speaks(known: Mapping[str, int]) -> bool:
     """Tell whether a model's class names mean something: LABEL_0, LABEL_1, ... are what nobody named."""
     return bool(known) and not all(re.fullmatch(r"LABEL_\d+", name) for name in known)
+
+
+def _short(name: str) -> str:
+    """Return a label as an error text shows it."""
+    return repr(name) if len(name) <= LONGEST else f"{name[: LONGEST - 1]!r}…"
 
 
 def _cut(names: Sequence[str] | Mapping[str, int]) -> str:

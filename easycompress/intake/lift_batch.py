@@ -30,24 +30,36 @@ RECURRENT = (aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu
 REMEDY = 'export it with a dynamic batch: torch.export.export(model, args, dynamic_shapes=({0: Dim("batch")},))'
 
 
+View = tuple[tuple[int, ...], int, tuple[int, ...]]
+"""A view as it was observed: the shape before it, the place of the batch in there, the shape after it."""
+
+Choices = dict[View, int]
+
+
 def observe(source: fx.GraphModule, tensors: Sequence[Tensor]) -> Any:  # noqa: ANN401 - whatever the graph returns
     """Run a graph, note each tensor's shape as `node.meta["shape"]`, and return its output."""
     return _Run(source).over(tensors, batch=0)
 
 
-def follow(source: fx.GraphModule, tensors: Sequence[Tensor], batch: int) -> None:
+def follow(
+    source: fx.GraphModule, tensors: Sequence[Tensor], batch: int, choices: Choices, open_: dict[View, int]
+) -> None:
     """Let a graph that was observed with `batch` samples take any number of them. Changes `source`.
 
     `tensors` are inputs of another number of samples. The literal sizes are rewritten where the batch runs through:
     views keep the batch's place among the elements, and sizes of new and of expanded tensors begin with it. Whether
-    that was right is for the caller to prove. Raises CannotCompress with the node where the graph can't go on.
+    that was right is for the caller to prove. A batch of one could be in several places of some views: `choices` tells
+    which of them to take, the likeliest unless said, and `open_` gains how many there are. Raises CannotCompress with
+    the node where the graph can't go on.
     """
     graph = source.graph
     first = next(node for node in graph.nodes if node.op == "placeholder" and node.meta.get("shape"))
     after = [node for node in graph.nodes if node.op == "placeholder"][-1]
     with graph.inserting_after(after):
         size = graph.call_function(aten.sym_size.int, (first, 0))
-    _Run(source, size).over(tensors, batch=batch)
+    run = _Run(source, size)
+    run.choices, run.open = choices, open_
+    run.over(tensors, batch=batch)
     graph.eliminate_dead_code()
     source.recompile()
 
@@ -59,6 +71,8 @@ class _Run:
         self.source = source
         self.size = size
         self.values: dict[fx.Node, Any] = {}
+        self.choices: Choices = {}
+        self.open: dict[View, int] = {}
 
     def over(self, tensors: Sequence[Tensor], *, batch: int) -> Any:  # noqa: ANN401 - whatever the graph returns
         inputs = iter(tensors)
@@ -135,7 +149,11 @@ class _Run:
         if not fits:
             return
         # For a batch of one several places fit: the one that begins a sample's step, and holds one, comes first.
-        place = min(fits, key=lambda i: (math.prod(made[i + 1 :]) != step, made[i] != batch, i != changed))
+        fits.sort(key=lambda i: (math.prod(made[i + 1 :]) != step, made[i] != batch, i != changed))
+        view = (tuple(old), changed, tuple(made))
+        if len(fits) > 1:
+            self.open[view] = len(fits)
+        place = fits[self.choices.get(view, 0)]
         node.meta["inner"] = step // math.prod(made[place + 1 :])
         if given[place] != -1:
             given[place] = self._times(node, made[place] // batch)

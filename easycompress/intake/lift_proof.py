@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from easycompress.core.errors import CannotCompress, one_line
 from easycompress.core.inputs import first, tensors_of
 from easycompress.intake.lift import in_evaluation, lift
-from easycompress.intake.lift_batch import REMEDY, follow, observe
+from easycompress.intake.lift_batch import REMEDY, Choices, View, follow, observe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +23,9 @@ JITTER = 0.05
 
 EXAMPLE = "example"
 """Under which a lifted module's `meta` keeps the inputs that it was exported with, a tuple of tensors in order."""
+
+TRIALS = 100
+"""How many ways to place the batch in the views of a graph are tried."""
 
 MORE = 2
 """Samples that another batch has more than the example."""
@@ -46,11 +49,7 @@ def lifted(
         module, single = lift(source, names), source
         if not _any_batch(module, single, example):
             single = fx.GraphModule(source, _copied(source))  # answers as it was exported
-            _follow(source, example, where)
-            observe(source, example)
-            module = lift(source, names)
-            if not _any_batch(module, single, example):
-                raise CannotCompress(f"{where}: fixed to a batch of {batch}; {REMEDY}")
+            module = _following(source, single, example, where, names)
             notes.append(f"exported for a batch of exactly {batch}; its sizes were made to follow the batch")
         _same(module, single, example, where)
     _trains(module, example, where)
@@ -64,11 +63,35 @@ def _copied(source: fx.GraphModule) -> fx.Graph:
     return graph
 
 
-def _follow(source: fx.GraphModule, example: Sequence[Tensor], where: str) -> None:
-    try:
-        follow(source, _other(example), len(example[0]))
-    except CannotCompress as error:
-        raise CannotCompress(f"{where}: fixed to a batch of {len(example[0])} at {error}; {REMEDY}") from error
+def _following(
+    source: fx.GraphModule,
+    single: fx.GraphModule,
+    example: Sequence[Tensor],
+    where: str,
+    names: Mapping[int, str] | None,
+) -> fx.GraphModule:
+    """Return the module of a graph whose sizes follow the batch, the first that is proven to.
+
+    Where a view may hold the batch in several places they are tried in turn, the same for all views of those shapes.
+    """
+    batch, fault = len(example[0]), ""
+    waiting: list[Choices] = [{}]
+    for _ in range(TRIALS):
+        if not waiting:
+            break
+        choices, open_ = waiting.pop(0), dict[View, int]()
+        trial = fx.GraphModule(source, _copied(source))
+        try:
+            follow(trial, _other(example), batch, choices, open_)
+            observe(trial, example)
+            module = lift(trial, names)
+            if _any_batch(module, single, example):
+                return module
+        except CannotCompress as error:
+            fault = fault or f" at {error}"
+        last = max((place for place, view in enumerate(open_) if view in choices), default=-1)
+        waiting += [choices | {view: i} for view in list(open_)[last + 1 :] for i in range(1, open_[view])]
+    raise CannotCompress(f"{where}: fixed to a batch of {batch}{fault}; {REMEDY}")
 
 
 def _other(example: Sequence[Tensor]) -> list[Tensor]:
@@ -138,9 +161,10 @@ def _trains(module: fx.GraphModule, example: Sequence[Tensor], where: str) -> No
     if not parameters:
         return
     try:
-        answer = first(module(*example))
-        if answer.is_floating_point():
-            torch.autograd.grad(answer.sum(), parameters, allow_unused=True)
+        with torch.enable_grad():  # whoever reads the module may have turned them off
+            answer = first(module(*example))
+            if answer.is_floating_point():
+                torch.autograd.grad(answer.sum(), parameters, allow_unused=True)
     except RuntimeError as error:
         raise CannotCompress(
             f"{where}: it can't be trained on: {one_line(error, 140)}; export the module in training mode, with "

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from easycompress.core.inputs import Inputs
+
 NESTED = ("state_dict", "model_state_dict", "model", "net", "module")
 """Where training scripts keep the state dict inside a checkpoint."""
 
@@ -56,10 +58,13 @@ class Loaded:
     processor: object | None = None
 
 
-def load_model(path: Path, factory: str | None, base: Path, *, trust_pickle: bool) -> Loaded:
+def load_model(
+    path: Path, factory: str | None, base: Path, *, trust_pickle: bool, sample: Inputs | None = None
+) -> Loaded:
     """Read a state dict (.safetensors, .pt, .pth, .bin) into the factory's module, or a pickled module if trusted.
 
     A .pt2 or .onnx file is a module by itself: see intake.exported and intake.onnx_in, which also raise CannotCompress.
+    `sample` (n, ...) has the lengths that an .onnx file may leave open.
 
     `base` is the folder that a factory's file name is relative to. The module comes back in float32, evaluation mode.
     Raises BadInput: no such file, not readable, a pickle without trust, no or a failing factory, names or shapes that
@@ -74,7 +79,8 @@ def load_model(path: Path, factory: str | None, base: Path, *, trust_pickle: boo
     if path.suffix in GRAPHS:
         if factory is not None:
             raise BadInput(f"{path}: holds the whole module; leave --factory out, or give a state dict with it")
-        module, told = read_exported(path, trust_pickle=trust_pickle) if path.suffix == ".pt2" else read_onnx(path)
+        exported = path.suffix == ".pt2"
+        module, told = read_exported(path, trust_pickle=trust_pickle) if exported else read_onnx(path, sample)
         return Loaded(module.float().eval(), path.stat().st_size, told)
     state = _read(path, base, trust_pickle=trust_pickle)
     if isinstance(state, nn.Module):

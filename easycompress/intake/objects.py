@@ -205,7 +205,7 @@ def _from_columns(dataset: Any, name: str) -> Split:  # noqa: ANN401 - duck-type
     for batch in _batches(_row_batches(dataset, total), name):
         rows: dict[str, list[Any]] = batch  # type: ignore[assignment] # as _row_batches yields them
         if not cells:
-            label, chosen = _choose(list(dataset.column_names or rows), name)
+            label, chosen = _choose(list(rows), name)  # which a transformation may have changed
             cells = {column: _Cells(name, column, total) for column in chosen}
         for column, values in cells.items():
             values.add(rows[column])

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -14,21 +13,25 @@ import torch
 from torch import Tensor, fx, nn
 
 from easycompress.core.errors import BadInput, CannotCompress, one_line
+from easycompress.core.opening import opened
 from easycompress.core.quiet import quiet
 from easycompress.intake.lift_proof import lifted
 from easycompress.intake.onnx_modules import convert, names_of, session, traced
+from easycompress.intake.onnx_open import FREE, inputs_in, is_open, open_inputs, sample_shapes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from easycompress.core.inputs import Inputs
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
 
 BATCH = 3
 """Samples that the graph is traced with: a size that dimensions of models rarely have."""
 
-FREE = 16
-"""Length given to a dimension, other than the batch, that the file leaves open."""
-
 INTEGER = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger",
-           "DynamicQuantizeLinear", "QLinearAdd", "QAttention", "QGemm", "DynamicQuantizeMatMul",
+           "DynamicQuantizeLinear", "DynamicQuantizeLSTM", "QLinearAdd", "QAttention", "QGemm", "DynamicQuantizeMatMul",
            "MatMulNBits")  # fmt: skip
 
 TOLERANCE = 1e-3
@@ -37,18 +40,14 @@ TOLERANCE = 1e-3
 SECONDS = 300
 """Longest time that ONNX Runtime may take to open and run the file."""
 
-OPEN = """
-import sys, onnxruntime
-onnxruntime.set_default_logger_severity(4)
-onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-"""
 
-
-def read_onnx(path: Path) -> tuple[nn.Module, tuple[str, ...]]:
+def read_onnx(path: Path, sample: Inputs | None = None) -> tuple[nn.Module, tuple[str, ...]]:
     """Return the module of an .onnx file, in float32 and evaluation mode, and notes for the user.
 
-    Raises BadInput: not such a file, or ONNX Runtime can't open it (asked in a process of its own, which may crash);
-    CannotCompress: integers already, an operator that has no PyTorch form, answers other than ONNX Runtime's.
+    Dimensions that the file leaves open, beside the batch, have the lengths of `sample` (n, ...): the module may hold
+    them fixed. Raises BadInput: not such a file, or ONNX Runtime can't open it (asked in a process of its own, which
+    may crash); CannotCompress: integers already, an operator that has no PyTorch form, answers other than ONNX
+    Runtime's, a length that the file doesn't take.
     """
     _opens(path)
     try:
@@ -60,7 +59,9 @@ def read_onnx(path: Path) -> tuple[nn.Module, tuple[str, ...]]:
             raise CannotCompress(
                 f"{path}: already quantized: {node.op_type} {node.name}; give the float model that it was made from"
             )
-    example = _example(proto, str(path))
+    shapes = sample_shapes(proto, sample)
+    example = _example(proto, shapes, str(path))
+    _answers(path, example)
     with quiet("torch"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         converted = convert(proto, example, str(path))
@@ -68,15 +69,18 @@ def read_onnx(path: Path) -> tuple[nn.Module, tuple[str, ...]]:
         source = traced(converted, list(example.values()), str(path))
         _interface(source, proto)
         module, notes = lifted(source, list(example.values()), str(path), names)
-    _compare(path, module, _example(proto, str(path), seed=1))  # others: a number read from the first would show
-    return module, tuple(note for note in notes if not note.startswith("exported for a batch"))
+    other = _example(proto, shapes, str(path), seed=1)  # a number read from the first would show
+    _compare(path, module, other)
+    told = [note for note in notes if not note.startswith("exported for a batch")]
+    if sample is None and (names_left := open_inputs(proto)):
+        listed = ", ".join(f"{name} {shapes[name]}" for name in names_left)
+        told.append(f"the file leaves dimensions open, which were taken as {FREE}: one sample is {listed}")
+    return module, tuple(told)
 
 
 def _opens(path: Path) -> None:
     try:
-        run = subprocess.run(  # noqa: S603 - this interpreter, and a path
-            [sys.executable, "-c", OPEN, str(path)], capture_output=True, text=True, timeout=SECONDS, check=False
-        )
+        run = opened(path, SECONDS)
     except subprocess.TimeoutExpired as error:
         raise BadInput(f"{path}: ONNX Runtime didn't open it in {SECONDS} s; give a smaller model") from error
     if run.returncode < 0:
@@ -87,20 +91,18 @@ def _opens(path: Path) -> None:
         raise BadInput(f"{path}: ONNX Runtime can't open it ({what[:140].strip()}); export it again")
 
 
-def _example(proto: onnx.ModelProto, where: str, seed: int = 0) -> dict[str, Tensor]:
-    """Return random inputs of BATCH samples as the graph's inputs say, zeros and ones where they are integers."""
-    stored = {tensor.name for tensor in proto.graph.initializer}
+def _example(
+    proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], where: str, seed: int = 0
+) -> dict[str, Tensor]:
+    """Return random inputs of BATCH samples of these shapes, zeros and ones where the graph takes integers."""
     generator = np.random.default_rng(seed)
     made = {}
-    for value in proto.graph.input:
-        if value.name in stored:
-            continue
+    for value in inputs_in(proto):
         kind = value.type.tensor_type
-        shape = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else FREE for d in kind.shape.dim]
-        if not shape:
+        if not kind.shape.dim:
             raise CannotCompress(f"{where}: its input {value.name} has no batch dimension; export it with one")
         first = kind.shape.dim[0]
-        shape[0] = first.dim_value if first.HasField("dim_value") and first.dim_value > 0 else BATCH
+        shape = (BATCH if is_open(first) else first.dim_value, *shapes[value.name])
         dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
         floats = np.issubdtype(dtype, np.floating)
         drawn = generator.normal(size=shape) if floats else generator.integers(0, 2, shape)
@@ -108,10 +110,27 @@ def _example(proto: onnx.ModelProto, where: str, seed: int = 0) -> dict[str, Ten
     return made
 
 
+def _answers(path: Path, example: dict[str, Tensor]) -> list[Array]:
+    """Return ONNX Runtime's answers. Raises CannotCompress where it has none."""
+    try:
+        answers: list[Array] = session(str(path)).run(None, {name: value.numpy() for name, value in example.items()})
+    except Exception as error:  # the runtime's errors share no base
+        listed = ", ".join(f"{name} {tuple(value.shape)}" for name, value in example.items())
+        raise CannotCompress(
+            f"{path}: ONNX Runtime can't run it on {listed} ({_reason(error)}); a dimension that the file leaves open "
+            "may be fixed inside: give data of the lengths it takes, or --shape, or export it again"
+        ) from error
+    return answers
+
+
+def _reason(error: Exception) -> str:
+    """Return the end of ONNX Runtime's message, which says it without the paths of its source."""
+    return one_line(error, 1000).rpartition("Status Message: ")[2].rpartition(") ")[2][-120:]
+
+
 def _interface(source: fx.GraphModule, proto: onnx.ModelProto) -> None:
     """Give the graph's inputs and outputs the file's names."""
-    stored = {tensor.name for tensor in proto.graph.initializer}
-    inputs = [value.name for value in proto.graph.input if value.name not in stored]
+    inputs = [value.name for value in inputs_in(proto)]
     for node, name in zip([n for n in source.graph.nodes if n.op == "placeholder"], inputs, strict=True):
         node.target = node.name = re.sub(r"\W", "_", name)
     output = source.graph.output_node()
@@ -124,15 +143,15 @@ def _interface(source: fx.GraphModule, proto: onnx.ModelProto) -> None:
 
 def _compare(path: Path, module: nn.Module, example: dict[str, Tensor]) -> None:
     """Refuse a module that answers otherwise than ONNX Runtime."""
-    runtime = session(str(path))
-    wanted = runtime.run(None, {name: value.numpy() for name, value in example.items()})
+    wanted = _answers(path, example)
     with torch.no_grad():
         given = module(*example.values())
     answers = list(given.values()) if isinstance(given, dict) else [given]
-    for value, one, other in zip(runtime.get_outputs(), wanted, answers, strict=True):
+    names = [value.name for value in session(str(path)).get_outputs()]
+    for name, one, other in zip(names, wanted, answers, strict=True):
         scale = max(1.0, float(np.abs(one).max())) if one.size else 1.0
         if one.shape != tuple(other.shape) or (one.size and np.abs(one - other.numpy()).max() > TOLERANCE * scale):
             raise CannotCompress(
-                f"{path}: converted to PyTorch, its output {value.name} differs from ONNX Runtime's; export the model "
+                f"{path}: converted to PyTorch, its output {name} differs from ONNX Runtime's; export the model "
                 "as .pt2 instead"
             )

@@ -31,8 +31,8 @@ TOKENS = 32
 SIDES = (224, 32, 28, 64, 8, 16, 96, 128, 256, 299, 384)
 """Sizes of square images that are tried in turn; the first that the model takes is used."""
 
-_MASKS = ("attention_mask", "decoder_attention_mask", "pixel_mask")
-_IDS = ("input_ids", "decoder_input_ids")
+IDS = ("input_ids", "decoder_input_ids")
+MASK = "attention_mask"
 
 
 def make_inputs(model: nn.Module, shape: str | None) -> tuple[Inputs, str]:
@@ -44,13 +44,18 @@ def make_inputs(model: nn.Module, shape: str | None) -> tuple[Inputs, str]:
     example = getattr(model, "meta", {}).get(EXAMPLE)
     generator = torch.Generator().manual_seed(SEED)
     if shape is not None:
-        inputs: Inputs = torch.randn(SAMPLES, *_sizes(shape), generator=generator)
+        inputs: Inputs = shaped(shape, SAMPLES, generator)
         _check(model, inputs, f"--shape {shape}")
     elif example is not None:
         inputs = _like(example[0] if len(example) == 1 else Bundle(example), generator)
     else:
         inputs = _configured(model, generator) or _first_fitting(model, generator)
     return inputs, f"no data was given: quality isn't judged; random inputs of shape {described(inputs)} stand in"
+
+
+def shaped(shape: str, count: int, generator: torch.Generator | None = None) -> Tensor:
+    """Return `count` random samples of the shape that a user wrote as `3,224,224`. Raises BadInput for no shape."""
+    return torch.randn(count, *_sizes(shape), generator=generator)
 
 
 def _sizes(shape: str) -> tuple[int, ...]:
@@ -98,10 +103,11 @@ def _configured(model: nn.Module, generator: torch.Generator) -> Inputs | None:
     if "input_ids" in names and hasattr(config, "vocab_size"):
         most = min(TOKENS, int(getattr(config, "max_position_embeddings", TOKENS) or TOKENS))
         length = max(1, most - 2)  # some keep two positions for padding
-        for name in (name for name in _IDS if name in names and _wants(config, name)):
+        decodes = bool(getattr(config, "is_encoder_decoder", False))
+        for name in (name for name in IDS[: 1 + decodes] if name in names):
             found[name] = torch.randint(int(config.vocab_size), (SAMPLES, length), generator=generator)
-        for name in (name for name in _MASKS[:1] if name in names):
-            found[name] = torch.ones(SAMPLES, length, dtype=torch.long)
+        if MASK in names:
+            found[MASK] = torch.ones(SAMPLES, length, dtype=torch.long)
     elif "pixel_values" in names:
         size = getattr(config, "image_size", SIDES[0])
         side = tuple(size) if isinstance(size, (tuple, list)) else (int(size), int(size))
@@ -112,10 +118,6 @@ def _configured(model: nn.Module, generator: torch.Generator) -> Inputs | None:
     inputs = bundled(found)
     _check(model, inputs, "the model's configuration")
     return inputs
-
-
-def _wants(config: Any, name: str) -> bool:  # noqa: ANN401 - a configuration of another library
-    return name != "decoder_input_ids" or bool(getattr(config, "is_encoder_decoder", False))
 
 
 def _first_fitting(model: nn.Module, generator: torch.Generator) -> Inputs:

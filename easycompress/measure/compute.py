@@ -14,7 +14,7 @@ from easycompress.core.errors import CannotCompress
 
 LINEAR_OPS = ("Gemm", "MatMul", "MatMulInteger")
 CONV_OPS = ("Conv", "ConvTranspose")
-RECURRENT_OPS = ("LSTM", "GRU", "RNN")
+RECURRENT_OPS = ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ def _shapes(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     shapes = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
     for value in [*inferred.input, *inferred.value_info, *inferred.output]:
         dims = value.type.tensor_type.shape.dim
-        if all(dim.HasField("dim_value") for dim in dims):
+        known = value.type.tensor_type.HasField("shape")  # without one its rank isn't known either
+        if known and all(dim.HasField("dim_value") for dim in dims):
             shapes.setdefault(value.name, tuple(dim.dim_value for dim in dims))
     return shapes
 

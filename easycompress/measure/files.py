@@ -40,9 +40,17 @@ def params(proto: onnx.ModelProto) -> int:
 
 def _helper_inputs(proto: onnx.ModelProto) -> set[str]:
     """Return the names of initializers that are scales and zero points."""
-    helpers = {"QuantizeLinear": 1, "DequantizeLinear": 1, "MatMulInteger": 2}
-    found = (node.input[helpers[node.op_type] :] for node in proto.graph.node if node.op_type in helpers)
-    return {name for names in found for name in names}
+    helpers = {"QuantizeLinear": 1, "DequantizeLinear": 1, "MatMulInteger": 2, "DynamicQuantizeLSTM": 8}
+    found = {name for node in proto.graph.node for name in node.input[helpers.get(node.op_type, len(node.input)) :]}
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    for node in proto.graph.node:
+        sides = [makers.get(name) for name in node.input] if node.op_type == "Mul" else []
+        kinds = [None if side is None else side.op_type for side in sides]
+        if "DynamicQuantizeLinear" in kinds:  # the scale of what was measured by those of a weight
+            found.update(node.input)
+        elif sorted(map(str, kinds)) == ["Cast", "Gather"]:  # a row of integers by its scale, both looked up
+            found.update(side.input[0] for side in sides if side is not None and side.op_type == "Gather")
+    return found
 
 
 def objective_of(path: Path, objective: Objective) -> float:

@@ -73,9 +73,11 @@ class PruningGraph:
         self.modules = dict(model.named_modules())
         self.frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
         self.obstacles: tuple[str, ...] = ()
+        self.shared: tuple[str, ...] = ()
         try:
             found = trace(model, example)
             self.obstacles = tuple(sorted(found.mixed | found.cut))
+            self.shared = tuple(sorted(found.shared))
             followed = self._by_gradients(example) if found.cut and not found.mixed else None
             self.tracer = "run" if followed is None else "torch-pruning"
             self.graph: Any = followed or safe_dependencies(model, example, found)

@@ -57,9 +57,8 @@ class StructuredPruner:
         graph = PruningGraph(model, example)
         groups = graph.groups(action.strategy, action.importance, _evidence(model, action, context))
         if not groups:
-            reason = f": they can't be followed through {', '.join(graph.obstacles)}" if graph.obstacles else ""
             raise CannotCompress(
-                f"structured pruning: no channel can be removed with strategy {action.strategy}{reason}"
+                f"structured pruning: no channel can be removed with strategy {action.strategy}{_why_none(graph)}"
             )
         everything = graph.groups("global", "l1") if action.protect != "none" else groups
         goal = spread(model, groups, everything, action, context)
@@ -96,6 +95,13 @@ def leaving_some(group: ChannelGroup, channels: list[int]) -> list[int]:
         if bool(gone[member.channels].all()):
             gone[member.channels[group.scores[member.channels].argmax()]] = False
     return torch.nonzero(gone).flatten().tolist()
+
+
+def _why_none(graph: PruningGraph) -> str:
+    """Return what stands in the way of every channel."""
+    if graph.obstacles:
+        return f": they can't be followed through {', '.join(graph.obstacles)}"
+    return f": {', '.join(graph.shared)} read the same weight" if graph.shared else ""
 
 
 def _prune(

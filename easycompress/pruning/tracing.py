@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 LEAVES = (*CONVOLUTIONS, nn.Linear, *BATCH_NORMS, nn.LayerNorm, nn.Embedding)
 FORWARDS = {layer.forward for layer in LEAVES}
 LAYER_NORM = "aten::native_layer_norm"
@@ -58,12 +59,14 @@ class Slot:
 class Trace:
     """What a run showed.
 
-    `mixed` are operators that channels can't be followed through, `cut` those that take a part of them.
+    `mixed` are operators and recurrent layers that channels can't be followed through, `cut` operators that take a part
+    of them, `shared` layers whose weights others read too.
     """
 
     slots: list[Slot] = field(default_factory=list)
     mixed: set[str] = field(default_factory=set)
     cut: set[str] = field(default_factory=set)
+    shared: set[str] = field(default_factory=set)
     edges: list[tuple[Atoms, Atoms]] = field(default_factory=list)
     pinned: list[Atoms] = field(default_factory=list)
     count: int = 0
@@ -144,9 +147,10 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         """Watch the known layers of the model while it runs."""
         handles: list[Any] = []
         for module in model.modules():
-            if _is_leaf(module):
+            if _is_leaf(module) or isinstance(module, RECURRENT):
+                leave = self._leave if _is_leaf(module) else self._leave_recurrent
                 handles.append(module.register_forward_pre_hook(self._enter))
-                handles.append(module.register_forward_hook(self._leave))
+                handles.append(module.register_forward_hook(leave))
         try:
             yield
         finally:
@@ -159,6 +163,13 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
     def _leave(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self.inside = None
         self.labels[output] = self._through(module, inputs[0], output)
+
+    def _leave_recurrent(self, module: nn.Module, inputs: tuple[Any, ...], _output: Any) -> None:  # noqa: ANN401 - hook signature
+        """Keep what a recurrent layer reads: its gates tie all of its own units to each other."""
+        self.inside = None
+        given = [self.labels_of(leaf) for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+        self.trace.mixed.add(f"{type(module).__name__} {self.names[module]}".rstrip())
+        self.trace.pin(*(atoms for labels in given for atoms in labels))
 
     def _through(self, module: nn.Module, source: Tensor, output: Tensor) -> Labels:
         """Return the labels of a layer's output; its inputs are tied to its weights."""
@@ -227,6 +238,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
     def finish(self) -> None:
         """Pin the layers whose weights were read behind their back, also where the layer itself never ran."""
         for module in self.stolen:
+            self.trace.shared.add(self.names[module])
             self.trace.pin(*self._sides(module))
 
     def __torch_dispatch__(

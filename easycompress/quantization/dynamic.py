@@ -1,4 +1,4 @@
-"""Dynamic int8: linear layers in integers, the ranges of their inputs measured at each run."""
+"""Dynamic int8: linear and LSTM layers in integers, the ranges of their inputs measured at each run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from easycompress.artifact.fold import fold, fold_checked
 from easycompress.codes.affine import quantize_per_channel
 from easycompress.quantization.mixed import SENSITIVITY_SAMPLES, harms_of, most_sensitive
 from easycompress.quantization.processor import reduced
+from easycompress.quantization.recurrent import dynamic_lstms, round_gates
 from easycompress.quantization.rewrite import Rewriter, store_tables, unbiased, with_bias
 from easycompress.quantization.settings import DynamicInt8
 from easycompress.quantization.weights import LINEAR, TABLES, Found, coded_weights, found, limit_of, round_weights
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from easycompress.core.inputs import Inputs
     from easycompress.core.profile import ModelProfile
 
+LSTM = "LSTM"
+
 NOTHING_LINEAR = "the model has no linear layer; convolutions stay float, their integers are made for static int8"
 
 
@@ -33,7 +36,7 @@ def lacks_linear(profile: ModelProfile) -> bool:
 
 
 class DynamicQuantizer:
-    """8-bit weights of linear layers and embeddings; activations are quantized as they come, without calibration.
+    """8-bit weights of linear and LSTM layers and embeddings; activations are quantized as they come, uncalibrated.
 
     Convolutions stay float32: ConvInteger ran 15 times slower than Conv in ONNX Runtime.
     The range of an activation is that of the whole batch, so an answer depends slightly on what is asked along with it.
@@ -45,8 +48,9 @@ class DynamicQuantizer:
     source = "Zafrir et al., Q8BERT, 2019; EasyCompress thesis, section 4.6"
 
     def refuses(self, profile: ModelProfile, action: DynamicInt8) -> str | None:  # noqa: ARG002 - the protocol
-        """Refuse a model without linear layers."""
-        return f"dynamic int8: {NOTHING_LINEAR}" if lacks_linear(profile) else None
+        """Refuse a model without linear layers and without an LSTM."""
+        lacks = lacks_linear(profile) and all(layer.type != LSTM for layer in profile.layers)
+        return f"dynamic int8: {NOTHING_LINEAR}" if lacks else None
 
     def apply(self, model: nn.Module, action: DynamicInt8, context: Context) -> Applied:
         """Fold, round the weights to their grid, and leave the integer operators to a pass over the graph."""
@@ -55,12 +59,13 @@ class DynamicQuantizer:
         limit = limit_of(reduce=reduce)
         spared = _spared(model, action.keep_float, limit, context) if action.keep_float else []
         floats = Found({name: (model.get_parameter(f"{name}.weight".lstrip(".")), name) for name in spared})
-        codes = round_weights(model, (*LINEAR, *TABLES), limit, spared)
+        codes = round_weights(model, (*LINEAR, *TABLES), limit, spared) | round_gates(model, limit)
         record = {"folded": [list(pair) for pair in pairs], "reduce_range": reduce, "float_layers": spared}
 
         def integer_graph(proto: onnx.ModelProto) -> onnx.ModelProto:
             known = found(codes)
-            return dynamic_products(store_tables(proto, known)[0], known, limit, floats)
+            products = dynamic_products(store_tables(proto, known)[0], known, limit, floats)
+            return dynamic_lstms(products, limit)
 
         return Applied(model, record, dict(codes), integer_graph)
 

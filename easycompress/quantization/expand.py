@@ -1,7 +1,8 @@
 """Traced operators split into those that the exporter writes them as, where integers come between.
 
 A linear layer on more than two dimensions is a product and a sum in the file, attention two products around a softmax:
-the runtime's quantizer puts the values in between on grids of their own, so training has to have them too.
+the runtime's quantizer puts the values in between on grids of their own, so training has to have them too. A product
+with a matrix of inputs by outputs, as GPT-2's layers are, gets the arguments of a layer.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ aten = torch.ops.aten
 
 
 def expand(graph: fx.Graph, names: dict[str, fx.Node], proto: onnx.ModelProto) -> dict[str, str]:
-    """Split linear layers and attention in place; `names` (value of the file -> node) gains the values in between.
+    """Rewrite linear layers and attention in place; `names` (value of the file -> node) gains the values in between.
 
     Returns the initializer that holds each matrix the file multiplies with transposed, by the parameter's name. What
     isn't written in the way known here stays whole.
@@ -36,6 +37,10 @@ def expand(graph: fx.Graph, names: dict[str, fx.Node], proto: onnx.ModelProto) -
             new = pieces.linear(node, made)
         elif node.target is aten.scaled_dot_product_attention.default:
             new = pieces.attention(node, made)
+        elif node.target is aten.addmm.default and made.op_type == "Gemm" and not node.kwargs:
+            bias, x, weight = node.args
+            with graph.inserting_before(node):
+                new = graph.call_function(columns, (x, weight, bias))
         if new is not None:
             node.replace_all_uses_with(new)
             graph.erase_node(node)
@@ -76,14 +81,15 @@ class _Pieces:
         mask = rest[0] if rest else node.kwargs.get("attn_mask")
         causal = bool(rest[2] if len(rest) > 2 else node.kwargs.get("is_causal"))  # noqa: PLR2004 - mask, dropout, causal
         scores = self._scores(made)
-        factor = None if scores is None else self._factor(scores)
+        factor = None if scores is None else self._factor(scores, node.kwargs.get("scale"))
         if scores is None or factor is None or node.kwargs.get("enable_gqa"):
             return None
         graph = self.graph
         with graph.inserting_before(node):
-            left = graph.call_function(aten.mul.Tensor, (query, factor))
             turned = graph.call_function(aten.transpose.int, (key, -2, -1))
-            right = graph.call_function(aten.mul.Tensor, (turned, factor))
+            left, right = query, turned
+            if factor != 1.0:
+                left, right = (graph.call_function(aten.mul.Tensor, (side, factor)) for side in (query, turned))
             products = graph.call_function(aten.matmul.default, (left, right))
             share = graph.call_function(shares, (products, mask, causal))
             self.names |= {scores.input[0]: left, scores.input[1]: right, scores.output[0]: products}
@@ -104,13 +110,23 @@ class _Pieces:
             node = self.makers.get(node.input[0])
         return node if node is not None and node.op_type == "MatMul" else None
 
-    def _factor(self, scores: onnx.NodeProto) -> float | None:
-        """Return the number that queries and keys are both multiplied with, the root of the attention's scale."""
+    def _factor(self, scores: onnx.NodeProto, scale: Any) -> float | None:  # noqa: ANN401 - a traced argument
+        """Return the number that queries and keys are both multiplied with, the root of the attention's `scale`.
+
+        By 1 nothing is multiplied.
+        """
         sides = [self.makers.get(name) for name in scores.input]
+        if scale == 1 and not any(side is not None and side.op_type == "Mul" for side in sides):
+            return 1.0
         if any(side is None or side.op_type != "Mul" or side.input[1] not in self.stored for side in sides):
             return None
         found = {float(numpy_helper.to_array(self.stored[side.input[1]]).item()) for side in sides if side is not None}
         return found.pop() if len(found) == 1 else None
+
+
+def columns(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return x (N, K) times the weight (K, C) plus the bias (C,): a linear layer with an output a column."""
+    return torch.addmm(bias, x, weight)
 
 
 def shares(products: Tensor, mask: Tensor | None, causal: bool) -> Tensor:  # noqa: FBT001 - called from a traced graph

@@ -114,9 +114,11 @@ class _Layer(torch.autograd.Function):
         bias: Tensor | None,
         limit: int,
         scale_in: float,
+        axis: int,
     ) -> tuple[Tensor, Tensor | None]:
-        shape = [-1] + [1] * (weight.dim() - 1)
-        peak = weight.abs().amax(list(range(1, weight.dim())))
+        shape = [1] * weight.dim()
+        shape[axis] = -1
+        peak = weight.abs().amax([dim for dim in range(weight.dim()) if dim != axis])
         ctx.save_for_backward(peak.reshape(shape))
         scale = peak / limit
         scale = torch.where(scale >= TINY, scale, torch.ones_like(scale))
@@ -128,9 +130,9 @@ class _Layer(torch.autograd.Function):
         return dense, (bias.double() / step).round_().float() * step
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:  # noqa: ANN401 - torch's own
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:  # noqa: ANN401 - torch's own
         (peak,) = ctx.saved_tensors
-        return gradients[0] * peak.square(), gradients[1], None, None
+        return gradients[0] * peak.square(), gradients[1], None, None, None
 
 
 class Weights(nn.Module):
@@ -140,17 +142,18 @@ class Weights(nn.Module):
     then the bias stays as it is. Gradients pass straight through, a weight's times its channel's max|w|^2.
     """
 
-    def __init__(self, limit: int, source: Activation | None) -> None:
+    def __init__(self, limit: int, source: Activation | None, axis: int = 0) -> None:
+        """Take the channels of a weight to be along `axis`: 1 of a transposed convolution."""
         super().__init__()
-        self.limit = limit
+        self.limit, self.axis = limit, axis
         self._source = (source,)  # in a tuple: it has its place in the module tree already
 
     def forward(self, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return (weight, bias) as the file holds them: weight (C, ...), bias (C,)."""
+        """Return (weight, bias) as the file holds them: weight with C entries along the axis, bias (C,)."""
         source = self._source[0]
         rounded = None if source is None else bias
         scale_in = 1.0 if source is None else source.grid()[0]
-        dense, offset = _Layer.apply(weight, rounded, self.limit, scale_in)
+        dense, offset = _Layer.apply(weight, rounded, self.limit, scale_in, self.axis)
         return dense, bias if source is None else offset
 
 
@@ -166,6 +169,6 @@ class Rows(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return `rows` (..., width) as the file's table gives them."""
-        dense, _ = _Layer.apply(rows.flatten(0, -2), None, self.limit, 1.0)
+        dense, _ = _Layer.apply(rows.flatten(0, -2), None, self.limit, 1.0, 0)
         result: Tensor = dense.reshape(rows.shape)
         return result

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from onnx import helper
 
 from easycompress.artifact.fold import fold, fold_checked
 from easycompress.codes.half import Half
-from easycompress.core.errors import BadInput
+from easycompress.core.errors import BadInput, CannotCompress
+from easycompress.core.opening import opened
+from easycompress.quantization.rewrite import Rewriter
 from easycompress.quantization.settings import Float16
 from easycompress.technique import Applied, Context, Need
 
@@ -21,6 +27,10 @@ if TYPE_CHECKING:
     from easycompress.codes.base import Code
     from easycompress.core.inputs import Inputs
     from easycompress.core.profile import ModelProfile
+
+
+OPENING = 120.0
+"""Seconds that ONNX Runtime may take to open a graph in a process of its own."""
 
 
 class HalfPrecision:
@@ -57,12 +67,59 @@ class HalfPrecision:
 
 
 def half_graph(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the graph with float16 weights and operators; its inputs and outputs keep their types."""
-    copy = type(proto)()
-    copy.CopyFrom(proto)
-    result: onnx.ModelProto = _converter().convert_float_to_float16(copy, keep_io_types=True)
+    """Return the graph with float16 weights and operators; its inputs and outputs keep their types.
+
+    Raises CannotCompress where ONNX Runtime would crash on it.
+    """
+    result: onnx.ModelProto = _converter().convert_float_to_float16(_turned_later(proto), keep_io_types=True)
     _sort(result.graph)
+    if _turns(result.graph):
+        _opened(result)
     return result
+
+
+def _turned_later(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph with each product of a Transpose that leaves the last axis alone and a matrix turned afterwards.
+
+    The same numbers, and ONNX Runtime 1.31 crashes on the other order in float16: it fuses the two.
+    """
+    rewriter = Rewriter(proto)
+    makers = {name: node for node in rewriter.proto.graph.node for name in node.output}
+
+    def change(node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
+        turn = makers.get(node.input[0]) if node.op_type == "MatMul" else None
+        if turn is None or turn.op_type != "Transpose" or rewriter.matrix(node.input[1]) is None:
+            return None
+        order = next((list(a.ints) for a in turn.attribute if a.name == "perm"), [])
+        if not order or order[-1] != len(order) - 1:
+            return None
+        inner = f"{node.output[0]}_unturned"
+        product = helper.make_node("MatMul", [turn.input[0], node.input[1]], [inner])
+        return [product, helper.make_node("Transpose", [inner], node.output, perm=order)]
+
+    rewriter.replace(change)
+    return rewriter.finished()
+
+
+def _turns(graph: onnx.GraphProto) -> bool:
+    """Tell whether a product reads something that was turned around: ONNX Runtime may fuse those two."""
+    turned = {name for node in graph.node if node.op_type == "Transpose" for name in node.output}
+    return any(not turned.isdisjoint(node.input) for node in graph.node if node.op_type in ("MatMul", "Identity"))
+
+
+def _opened(proto: onnx.ModelProto) -> None:
+    """Raise CannotCompress where ONNX Runtime crashes on a graph; tried in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "half.onnx"
+        path.write_bytes(proto.SerializeToString())
+        try:
+            code = opened(path, OPENING).returncode
+        except subprocess.TimeoutExpired:
+            return  # slow, which is for others to judge
+    if code < 0:
+        raise CannotCompress(
+            f"float16: ONNX Runtime crashes on this graph in float16 (signal {-code}); use another technique"
+        )
 
 
 def _sort(graph: onnx.GraphProto) -> None:

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from easycompress.codes.affine import Affine
     from easycompress.quantization.weights import Array, Found
@@ -33,13 +33,12 @@ class Product:
 
 
 class Rewriter:
-    """A copy of a graph whose nodes are replaced one by one. What nothing reads any more is removed at the end."""
+    """A copy of a graph whose nodes are replaced one by one. Nodes and tensors that nothing reads go at the end."""
 
     def __init__(self, proto: onnx.ModelProto) -> None:
         self.proto = onnx.ModelProto()
         self.proto.CopyFrom(proto)
         graph = self.proto.graph
-        del graph.value_info[:]  # the shapes of replaced tensors are no longer true
         self.stored = {tensor.name: tensor for tensor in graph.initializer}
         self.added: dict[str, TensorProto] = {}
 
@@ -84,12 +83,26 @@ class Rewriter:
         self.proto.graph.node.extend(nodes)
 
     def finished(self) -> onnx.ModelProto:
-        """Return the graph with the tensors that something reads."""
+        """Return the graph with the nodes and tensors that something reads."""
         graph = self.proto.graph
-        read = _read(graph) | {value.name for value in graph.output}
+        read = {value.name for value in graph.output}
+        nodes = []
+        for node in reversed(graph.node):
+            if not read.isdisjoint(node.output):
+                read |= _read([node])
+                nodes.append(node)
+        nodes.reverse()
+        del graph.node[:]
+        graph.node.extend(nodes)
         kept = [tensor for tensor in [*graph.initializer, *self.added.values()] if tensor.name in read]
         del graph.initializer[:]
         graph.initializer.extend(kept)
+        # What replaces a node makes its output anew, of the same shape: what the exporter knew of it stays true, and
+        # inference can't tell all of it (behind a GroupNormalization nothing).
+        made = {name for node in nodes for name in node.output}
+        shapes = [value for value in graph.value_info if value.name in made]
+        del graph.value_info[:]
+        graph.value_info.extend(shapes)
         return self.proto
 
 
@@ -140,13 +153,13 @@ def store_tables(proto: onnx.ModelProto, codes: Found[Affine]) -> tuple[onnx.Mod
     return rewriter.finished(), names
 
 
-def _read(graph: onnx.GraphProto) -> set[str]:
-    """Return every name that a node reads, inside If and Loop bodies too."""
+def _read(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """Return every name that the nodes read, inside If and Loop bodies too."""
     names: set[str] = set()
-    for node in graph.node:
+    for node in nodes:
         names.update(node.input)
         for attribute in node.attribute:
             bodies = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
             for body in bodies:
-                names |= _read(body) | {value.name for value in body.output}
+                names |= _read(body.node) | {value.name for value in body.output}
     return names

@@ -11,11 +11,11 @@ from torch import fx, nn
 
 from easycompress.artifact.onnx_export import traced
 from easycompress.core.errors import CannotCompress
-from easycompress.quantization.expand import expand
+from easycompress.quantization.expand import columns, expand
 from easycompress.quantization.fake import LEVELS, Activation, Rows, Weights
 from easycompress.quantization.layout import Layout, read_layout
 from easycompress.quantization.processor import reduced
-from easycompress.quantization.technique import StaticQuantizer
+from easycompress.quantization.technique import StaticQuantizer, in_groups
 from easycompress.quantization.weights import limit_of
 
 if TYPE_CHECKING:
@@ -28,8 +28,14 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 
-LAYERS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.linear.default)
-"""Operators called with (input, weight, bias), whose weight has its channels on the first axis."""
+LAYERS = (
+    aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.convolution.default, aten.linear.default,
+    columns,
+)  # fmt: skip
+"""Operators called with (input, weight, bias), whose weight has its channels on axis 0, but for transposed ones."""
+
+TRANSPOSED = 6
+"""Place among the arguments of aten.convolution that tells whether it is a transposed one: channels on axis 1."""
 
 SELECTING = (
     aten.max_pool1d.default,
@@ -82,6 +88,11 @@ def simulate(model: nn.Module, action: StaticInt8, context: Context) -> Simulati
     assert rounded.file_pass is not None  # noqa: S101 - the quantizer's part is in the graph
     exported = traced(rounded.model, context.task.example)
     proto = exported.model_proto
+    if grouped := in_groups(proto):
+        raise CannotCompress(
+            f"qat-int8: the transposed convolution {grouped[0]} works in groups, which ONNX Runtime rounds in a way "
+            "that training can't imitate; use static-int8"
+        )
     layout = read_layout(rounded.file_pass(proto))
     if exported.exported_program is None:
         raise CannotCompress("qat-int8: the exporter keeps no trace of this model; use static-int8")
@@ -195,12 +206,14 @@ class _Builder:
             weight, bias = node.args[1], node.args[2] if len(node.args) > 2 else None  # noqa: PLR2004 - x, weight, bias
             parameter = getattr(weight, "target", "")
             name = self.matrices.get(parameter, parameter)
-            if self.layout.weights.get(name) != (0 if name == parameter else 1):
+            turned = node.target is aten.convolution.default and bool(node.args[TRANSPOSED])
+            axis = int(turned or node.target is columns)
+            if self.layout.weights.get(name) != (axis if name == parameter else 1):
                 continue
             found.add(name)
             stored = isinstance(bias, fx.Node) and bias.target in self.layout.biases
             self.source.add_module(
-                f"layer_{count}", Weights(self.limit, self.put.get(node.args[0]) if stored else None)
+                f"layer_{count}", Weights(self.limit, self.put.get(node.args[0]) if stored else None, axis)
             )
             with self.graph.inserting_before(node):
                 both = self.graph.call_module(f"layer_{count}", (weight, bias))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from onnx import numpy_helper
 from torch import nn
 
@@ -14,7 +15,15 @@ from easycompress.quantization.mixed import SENSITIVITY_SAMPLES, check_layers, h
 from easycompress.quantization.processor import reduced
 from easycompress.quantization.rewrite import Rewriter, store_tables
 from easycompress.quantization.settings import StaticInt8
-from easycompress.quantization.weights import TABLES, Found, coded_weights, found, limit_of, round_weights
+from easycompress.quantization.weights import (
+    TABLES,
+    Found,
+    coded_weights,
+    found,
+    limit_of,
+    round_weights,
+    transposed_linear,
+)
 from easycompress.technique import Applied, Context, Need
 
 if TYPE_CHECKING:
@@ -24,6 +33,9 @@ if TYPE_CHECKING:
     from easycompress.core.profile import ModelProfile
 
 QUANTIZED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+"""Their output channels are on the weight's second axis: rounded as the runtime's quantizer does, without a code."""
 
 
 class StaticQuantizer:
@@ -50,13 +62,15 @@ class StaticQuantizer:
         reduce = reduced(action.reduce_range)
         spared = _spared(model, action, inputs, limit_of(reduce=reduce), context)
         codes = round_weights(model, (*QUANTIZED, *TABLES), limit_of(reduce=reduce), spared)
+        _round_transposed(model, limit_of(reduce=reduce))
         weights = {name: model.get_parameter(f"{name}.weight".lstrip(".")).detach().clone() for name in spared}
         record = {"folded": [list(pair) for pair in pairs], "reduce_range": reduce, "float_layers": spared}
 
         def integer_graph(proto: onnx.ModelProto) -> onnx.ModelProto:
             stored, lookups = store_tables(proto, found(codes))
             floats = _nodes_of(stored, Found({name: (weight, name) for name, weight in weights.items()}))
-            return quantize_graph(stored, inputs, action, reduce=reduce, skip=[*lookups, *floats])
+            skipped = [*lookups, *floats, *in_groups(stored)]
+            return quantize_graph(stored, inputs, action, reduce=reduce, skip=skipped)
 
         return Applied(model, record, dict(codes), integer_graph)
 
@@ -79,6 +93,30 @@ def _spared(model: nn.Module, action: StaticInt8, inputs: Inputs, limit: int, co
     what = f"static-int8 {limit} {action.float_layers}"
     harms = context.remembered(what, model, lambda: harms_of(model, weights, samples, activations=True))
     return sorted({*action.float_layers, *most_sensitive(harms, action.keep_float)})
+
+
+def _round_transposed(model: nn.Module, limit: int) -> None:
+    """Round weights with their outputs on the second axis as the quantizer of the graph will: a scale an output."""
+    with torch.no_grad():
+        for name, module in (*coded_weights(model, TRANSPOSED), *transposed_linear(model)):
+            if getattr(module, "groups", 1) == 1 or module.weight.shape[1] == 1:
+                channels = module.weight.transpose(0, 1)
+                channels.copy_(quantize_per_channel(channels, limit=limit, name=name).dense())
+
+
+def in_groups(proto: onnx.ModelProto) -> list[str]:
+    """Return the transposed convolutions in groups, for whose biases the runtime's quantizer finds no scales.
+
+    They stay float in the file; between integers ONNX Runtime then rounds their weights itself, with one scale for all.
+    """
+    shapes = {tensor.name: tensor.dims for tensor in proto.graph.initializer}
+    return [
+        node.name
+        for node in proto.graph.node
+        if node.op_type == "ConvTranspose"
+        and any(a.name == "group" and a.i > 1 for a in node.attribute)
+        and shapes.get(node.input[1], [0, 0])[1] > 1
+    ]
 
 
 def _nodes_of(proto: onnx.ModelProto, layers: Found[str]) -> list[str]:

@@ -45,6 +45,13 @@ def coded_weights(
             yield weight, module
 
 
+def transposed_linear(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield (parameter, module) for each linear layer with a weight of inputs by outputs: GPT-2's Conv1D."""
+    for name, module in model.named_modules():
+        if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):
+            yield f"{name}.weight" if name else "weight", module
+
+
 def round_weights(
     model: nn.Module, kinds: tuple[type[nn.Module], ...], limit: int, skip: Collection[str] = ()
 ) -> dict[str, Affine]:

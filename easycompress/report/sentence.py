@@ -98,7 +98,8 @@ def _quality(drop: Drop, allowed: float, *, percent: bool) -> str:
 def bound(drop: Drop, allowed: float, *, percent: bool) -> str:
     """Return how far the drop may reach: `at most 0.35 with 95 % confidence`."""
     if drop.upper_95 is None:
-        return f"without a bound (only {units.count(drop.worse + drop.better)} changed)"
+        changed = drop.worse + drop.better
+        return f"without a bound ({f'only {units.count(changed)}' if changed else 'none'} changed)"
     if drop.upper_95 < 0:
         return f"better by at least {units.points(-drop.upper_95, percent=percent)} with 95 % confidence"
     return f"at most {units.apart(drop.upper_95, allowed, percent=percent)[0]} with 95 % confidence"

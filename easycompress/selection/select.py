@@ -174,11 +174,16 @@ def ranks(heuristics: Heuristics) -> LowRankLayers:
 
 
 def channels(heuristics: Heuristics, strategy: str, importance: str) -> Action:
-    """Return the action that removes channels, or a transformer's heads and neurons, its dial unset."""
+    """Return the action that removes channels, or a transformer's heads and neurons, its dial unset.
+
+    Where most of what a transformer can lose is in no block of it, channels go, of all layers.
+    """
     settings: dict[str, Any] = {"round_to": RUNTIME_WIDTH if heuristics.objective in MEASURED_ONLY else 1}
     if heuristics.resources == "none" or not heuristics.train_samples:
         settings["steps"] = 1  # several steps are for recovering in between
-    if heuristics.profile.architecture == "transformer" and strategy != "convolutional":
+    if heuristics.hybrid:
+        strategy = "global"
+    elif heuristics.profile.architecture == "transformer" and strategy != "convolutional":
         part = {"linear": "feed-forward", "attention": "attention"}.get(strategy, "both")
         kind = "taylor" if importance == "taylor" else "norm"
         return TransformerPruning.model_validate(settings | {"part": part, "importance": kind})

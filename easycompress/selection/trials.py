@@ -18,6 +18,7 @@ from easycompress.core.progress import Silent
 from easycompress.measure.runtime import scores_of
 from easycompress.measure.statistics import paired_drop
 from easycompress.pruning.depth.blocks import find_blocks
+from easycompress.pruning.transformers.layout import find_blocks as transformer_blocks
 from easycompress.selection.probe import loss_of
 from easycompress.technique import Context
 from easycompress.techniques import technique_for
@@ -124,3 +125,23 @@ def integer_losses(
 def count_blocks(task: Task) -> int:
     """Return how many residual blocks could be removed together."""
     return find_blocks(copy.deepcopy(task.model), task.example).count
+
+
+def outside_blocks(model: nn.Module, profile: ModelProfile) -> float:
+    """Return the share of what can go from a model with attention that is in none of its blocks; 0 for other models.
+
+    What can go are the blocks, convolutions, and attention that isn't understood; not other linear layers, of which a
+    language model's largest gives the answer.
+    """
+    if profile.architecture != "transformer":
+        return 0.0
+    tensors = {cut.tensor for block in transformer_blocks(model) for cut in block.cuts}
+    inside = sum(model.get_parameter(name).numel() for name in tensors)
+    outside = sum(
+        parameter.numel()
+        for layer in profile.layers
+        if layer.family in ("convolutional", "attention") and layer.params
+        for name, parameter in model.get_submodule(layer.name).named_parameters(recurse=False)
+        if f"{layer.name}.{name}".lstrip(".") not in tensors
+    )
+    return outside / max(1, inside + outside)

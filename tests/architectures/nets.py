@@ -24,11 +24,13 @@ CLASSES, WORDS, LENGTH = 10, 40, 7
 class Recurrent(nn.Module):
     """Words -> embedding -> a recurrent layer -> the last step's classes."""
 
-    def __init__(self, kind: type[nn.LSTM | nn.GRU | nn.RNN], *, layers: int = 1, both: bool = False) -> None:
+    def __init__(
+        self, kind: type[nn.LSTM | nn.GRU | nn.RNN], *, layers: int = 1, both: bool = False, width: int = 24
+    ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(WORDS, 16)
-        self.body = kind(16, 24, num_layers=layers, bidirectional=both, batch_first=True)
-        self.output = nn.Linear(48 if both else 24, CLASSES)
+        self.body = kind(16, width, num_layers=layers, bidirectional=both, batch_first=True)
+        self.output = nn.Linear(2 * width if both else width, CLASSES)
 
     def forward(self, words: Tensor) -> Tensor:
         return self.output(self.body(self.embedding(words))[0][:, -1])
@@ -48,15 +50,16 @@ class Signals(nn.Module):
 
 
 class Cells(nn.Module):
-    """A loop in Python over a GRU cell."""
+    """A loop in Python over a GRU cell, wide enough to weigh more than its steps in the graph."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 48) -> None:
         super().__init__()
-        self.cell = nn.GRUCell(6, 24)
-        self.output = nn.Linear(24, CLASSES)
+        self.width = width
+        self.cell = nn.GRUCell(6, width)
+        self.output = nn.Linear(width, CLASSES)
 
     def forward(self, signals: Tensor) -> Tensor:
-        hidden = signals.new_zeros(signals.shape[0], 24)
+        hidden = signals.new_zeros(signals.shape[0], self.width)
         for step in range(LENGTH):
             hidden = self.cell(signals[:, step], hidden)
         return self.output(hidden)
@@ -535,6 +538,7 @@ KINDS = {
         Kind("rnn", lambda: Recurrent(nn.RNN), words),
         Kind("bidirectional-lstm", lambda: Recurrent(nn.LSTM, both=True), words),
         Kind("deep-gru", lambda: Recurrent(nn.GRU, layers=2), words),
+        Kind("wide-lstm", lambda: Recurrent(nn.LSTM, both=True, width=96), words),  # export leaves its gates apart
         Kind("lstm-of-signals", Signals, signals),
         Kind("gru-cell", Cells, signals),
         Kind("conv-autoencoder", ConvAutoencoder, values=True),

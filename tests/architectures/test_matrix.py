@@ -45,13 +45,18 @@ WORKS = [
     ("partly-functional", "static-int8"),
     ("depthwise", "low-rank-layers"),
     ("conv3d", "unstructured-pruning"),
+    ("rnn", "float16"),
+    ("norms", "static-int8"),
+    ("nested", "entropy-quantization"),
+    ("conv-autoencoder", "qat-int8"),
 ]
 REFUSED = [
     ("channel-shuffle", "structured-pruning", "can't be followed through aten::view"),
-    ("conv-autoencoder", "qat-int8", "no weight of a known layer; use static-int8"),
+    ("gru-cell", "qat-int8", "the runtime quantizes inside operator ConstantOfShape, which training can't imitate"),
     ("gan-generator", "low-rank-layers", "low-rank layers: no layer becomes cheaper"),
     ("u-net", "dynamic-int8", "the model has no linear layer"),
-    ("lstm", "structured-pruning", "no channel can be removed with strategy global"),
+    ("lstm", "structured-pruning", "strategy global: they can't be followed through LSTM"),
+    ("tied-embedding", "structured-pruning", "with strategy global: embedding, output read the same weight"),
     ("u-net", "transformer-pruning", "the model has no attention"),
     ("functional", "lc", "the model has no convolution and no linear or recurrent layer"),
     ("data-flow-if", "float16", "operator aten._local_scalar_dense"),
@@ -72,6 +77,12 @@ def test_it_is_refused_in_one_line(architecture: str, technique: str, reason: st
     assert reason in made.reason
     assert "\n" not in made.reason
     assert len(made.reason) < 300
+
+
+def test_an_lstm_runs_in_integers(tmp_path: Path) -> None:
+    made = cell("wide-lstm", "dynamic-int8", tmp_path)
+    assert made.state == "works", made.reason
+    assert made.ratio > 3.5
 
 
 def test_most_of_a_recurrent_layers_weights_are_coded(tmp_path: Path) -> None:
@@ -159,6 +170,7 @@ def test_computed_weights_become_plain_ones(name: str) -> None:
     ("name", "objective", "kinds"),
     [
         ("lstm", "size", {"entropy-quantization", "lc"}),
+        ("lstm", "latency", {"dynamic-int8"}),
         ("u-net", "compute", {"structured-pruning", "low-rank-layers"}),
         ("old-weight-norm", "size", {"static-int8", "qat-int8", "structured-pruning", "entropy-quantization"}),
     ],

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import easycompress as ec
+from easycompress.api import make_workshop
 from easycompress.artifact import large as large_files
 from easycompress.artifact.external import bytes_of, copy_graph, data_of, parameter_of
 from easycompress.artifact.large import (
@@ -27,18 +28,28 @@ from easycompress.artifact.large import (
 )
 from easycompress.artifact.onnx_export import export
 from easycompress.artifact.write import write_model
+from easycompress.assemble import make_the_task
 from easycompress.core import large
 from easycompress.core.errors import BadInput, CannotCompress
+from easycompress.core.progress import Silent
+from easycompress.core.request import Request
+from easycompress.executor.build import build
+from easycompress.executor.journal import open_journal
 from easycompress.intake.task import copied as copied_in
 from easycompress.measure.modules import Module
 from easycompress.measure.profile import profile
-from easycompress.measure.runtime import Runtime
+from easycompress.measure.runtime import Runtime, scores_of
+from easycompress.prepare import prepare
 from easycompress.quantization.blocks import quantize_blocks
 from easycompress.quantization.compact import BlockLinear
+from easycompress.quantization.settings import WeightOnly
+from easycompress.technique import Context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from easycompress.prepare import Prepared
 
 WORDS, WIDTH, LENGTH = 96, 64, 12
 
@@ -88,6 +99,12 @@ def answers(path: Path, inputs: Tensor) -> np.ndarray[Any, Any]:
 def run(model: nn.Module, folder: Path, **more: Any) -> ec.Result:
     flags = {"objective": "size", "target": "5x", "max_drop": "50%rel", "budget": "none", "metric": "perplexity"}
     return ec.compress(model, test=(words(64), words(64)), out=folder / "out", **(flags | more))
+
+
+def prepared_for(model: nn.Module, folder: Path) -> tuple[Prepared, Request]:
+    """Return what a run that no rounding is good enough for begins with."""
+    request = Request(model="words", objective="size", target="2x", max_drop="0", budget="none", metric="fidelity")
+    return prepare(make_the_task(model, request, folder, (None, None, words(64))), request, folder), request
 
 
 def recipe(folder: Path, step: str) -> str:
@@ -276,6 +293,46 @@ def test_a_result_over_the_limit_has_its_data_beside_it(model: Words, tmp_path: 
     listed = {artifact.path: artifact.bytes for artifact in result.report.artifacts}
     assert listed["model.onnx.data"] == data_of(path).stat().st_size
     np.testing.assert_allclose(answers(path, words()), result.model(words()).detach().numpy(), atol=0.05)
+
+
+@pytest.mark.usefixtures("everything_is_large")
+def test_what_is_built_holds_no_copy_of_the_weights(model: Words, tmp_path: Path) -> None:
+    prepared, _ = prepared_for(model, tmp_path)
+    task = prepared.task
+    built = build(task, [], Context(task, prepared.profile, 0, Silent()))
+    assert built.model.get_parameter("head.weight").data_ptr() == task.model.get_parameter("head.weight").data_ptr()
+    assert original_of(built.model) is task.model
+
+
+@pytest.mark.usefixtures("everything_is_large")
+def test_a_second_run_replaces_a_result_with_data_beside_it(model: Words, tmp_path: Path) -> None:
+    steps = recipe(tmp_path, "{kind: weight-only, bits: 4}")
+    first = run(model, tmp_path, recipe=steps, target="4x").report
+    assert data_of(tmp_path / "out" / "model.onnx").exists()
+    second = run(model, tmp_path, recipe=steps, target="4x").report
+    assert [(a.path, a.sha256) for a in second.artifacts if "onnx" in a.path] == [
+        (a.path, a.sha256) for a in first.artifacts if "onnx" in a.path
+    ]
+
+
+@pytest.mark.usefixtures("everything_is_large")
+def test_of_several_ways_to_end_the_best_one_s_data_stays(
+    model: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ways = (WeightOnly(bits=4), WeightOnly(bits=8), WeightOnly(bits=4, symmetric=False))
+    monkeypatch.setattr(WeightOnly, "variants", lambda _: ways)
+    prepared, request = prepared_for(model, tmp_path)
+    task = prepared.task
+    journal = open_journal(tmp_path / "out", {}, resume=False, began=0.0)
+    attempt = make_workshop(prepared, request, journal, Silent()).attempt(1, [ways[0]], 1.0, 0.0)
+    path = journal.path("attempt 1.onnx")
+    assert not attempt.accepted
+    assert [action["bits"] for action in attempt.actions] == [8]
+    assert attempt.value == bytes_of(path)
+    scores = scores_of(path, task.data.select, task.metric, 1)
+    assert task.metric.quality(scores) == pytest.approx(attempt.quality, abs=1e-9)
+    assert not list(journal.folder.glob("best*"))
+    assert describe_large(model, words(), tmp_path / "model.onnx") > attempt.value > 0
 
 
 @pytest.mark.usefixtures("everything_is_large")

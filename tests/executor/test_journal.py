@@ -93,6 +93,17 @@ def test_states(tmp_path: Path) -> None:
     assert state_of(tmp_path / "file") == "foreign"
 
 
+@pytest.mark.parametrize("name", ["model.onnx.data", "model.pt2", "model.ecz", "pretrained/config.json"])
+def test_a_result_of_any_kind_may_be_replaced(tmp_path: Path, name: str) -> None:
+    out = finished(tmp_path / "out")
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).write_text("of the last run")
+    assert state_of(out) == "finished"
+    check_out(out, resume=False, force=False)
+    start(out).close()
+    assert {path.name for path in out.iterdir()} == {"journal"}
+
+
 @pytest.mark.parametrize("names", [["notes.txt"], ["model.onnx"], ["model.onnx", "report.json"], [".hidden"]])
 def test_files_without_a_journal_are_somebody_else_s(tmp_path: Path, names: list[str]) -> None:
     for name in names:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from easycompress.artifact.pt2 import write_pt2
 from easycompress.core.errors import BadInput, CannotCompress
-from easycompress.intake.archives import globals_of
+from easycompress.intake.archives import OPERATORS, globals_of
 from easycompress.intake.models import load_model
 
 if TYPE_CHECKING:
@@ -134,6 +134,33 @@ def test_keywords_dicts_recurrence_and_tied_weights(tmp_path: Path) -> None:
     assert model.out.weight is model.words.weight
 
 
+class Attends(nn.Module):
+    """Attention over (steps, batch, width), whose views could hold a batch of one in several places."""
+
+    def __init__(self, *, batch_first: bool, weights: bool) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=batch_first)
+        self.weights = weights
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        given = x if self.attention.batch_first else x.transpose(0, 1)
+        mixed, _ = self.attention(given, given, given, need_weights=self.weights)
+        return self.out(x + (mixed if self.attention.batch_first else mixed.transpose(0, 1))).mean(1)
+
+
+@pytest.mark.parametrize(("batch_first", "weights"), [(True, False), (True, True), (False, False)])
+def test_attention_exported_with_one_sample_takes_any_number(
+    *, batch_first: bool, weights: bool, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = Attends(batch_first=batch_first, weights=weights).eval()
+    loaded = read(exported(model, tmp_path / "m.pt2", torch.randn(1, 5, 8)))
+    x = torch.randn(6, 5, 8)
+    torch.testing.assert_close(loaded.model(x), model(x))
+    assert "exported for a batch of exactly 1; its sizes were made to follow the batch" in loaded.notes
+
+
 def test_what_mixes_samples_is_refused(tmp_path: Path) -> None:
     class Mixes(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -217,3 +244,20 @@ def test_globals_are_listed_without_unpickling(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(BadInput, match=r"it holds \w+\.system"):
         load_model(tmp_path / "evil.pt", None, tmp_path, trust_pickle=False)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("aten.__and__.Tensor", True), ("aten.__ior__.Scalar", True), ("aten.add.Tensor", True), ("aten.__class__", False),
+     ("aten.__getattribute__.x", False), ("aten.__and__.__globals__", False), ("prims.__and__.Tensor", False)],
+)  # fmt: skip
+def test_which_operators_a_program_may_call(name: str, known: bool) -> None:  # noqa: FBT001 - a parameter
+    assert bool(OPERATORS.fullmatch(f"torch.ops.{name}")) is known
+
+
+def test_a_program_is_read_with_gradients_turned_off(cnn: nn.Module, tmp_path: Path) -> None:
+    path = write_pt2(cnn, torch.randn(2, 1, 8, 8), tmp_path / "m.pt2")
+    with torch.no_grad():
+        model = read(path).model
+    model(torch.randn(3, 1, 8, 8)).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())

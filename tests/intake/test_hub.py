@@ -13,7 +13,8 @@ from torchvision import datasets
 from easycompress.core.errors import BadInput
 from easycompress.intake.config import make_request
 from easycompress.intake.data import Raw, load_data
-from easycompress.intake.hub import is_hub_name, torchvision_name
+from easycompress.intake.hub import is_hub_name
+from easycompress.intake.vision import torchvision_name
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import onnx
+import onnxruntime
 import pytest
 import torch
 import yaml
@@ -56,9 +57,18 @@ def test_it_is_compressed_and_loaded_without_its_source(
     recipe.write_text(yaml.safe_dump({"schema": "easycompress-recipe/1", "steps": [STEPS[steps]]}))
     result = ec.compress(
         path, train=(x[:400], y[:400]), validation=(x[400:500], y[400:500]), test=(x[500:], y[500:]),
-        objective="size", target="1.3x", max_drop="30%", budget="4ep", recipe=str(recipe), out=tmp_path / "out",
+        objective="size", target="1.3x", max_drop="30%", budget="4ep", recipe=str(recipe), also="pt2",
+        out=tmp_path / "out",
     )  # fmt: skip
     assert result.report.verdict == "met"
+    assert result.exit_code == 0
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"), providers=["CPUExecutionProvider"])
+    answers = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x[500:].numpy()})[0])
+    torch.testing.assert_close(answers, result.model(x[500:]), atol=1e-4, rtol=1e-4)
+    right = 100 * float((answers.argmax(1) == y[500:]).double().mean())
+    assert right == pytest.approx(result.report.final.quality)
+    program = torch.export.load(tmp_path / "out" / "model.pt2").module()
+    torch.testing.assert_close(program(x[500:507]), answers[:7], atol=1e-4, rtol=1e-4)
     again = ec.load(tmp_path / "out")
     torch.testing.assert_close(again(x[:5]), result.model(x[:5]), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(ec.load(tmp_path / "out", path)(x[:5]), result.model(x[:5]))

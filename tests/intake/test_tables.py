@@ -265,3 +265,53 @@ class TestOtherTasks:
         inputs = some(load(tmp_path).test).inputs
         assert isinstance(inputs, Bundle)
         assert inputs.names == ("input_ids", "attention_mask")
+
+
+class TestLabels:
+    """What a wrong column would otherwise be taken for."""
+
+    def write(self, folder: Path, rows: list[str], name: str = "test.tsv") -> Path:
+        (folder / name).write_text("".join(f"{row}\n" for row in rows))
+        return folder
+
+    def test_the_run_says_which_column_is_which(self, tmp_path: Path) -> None:
+        self.write(tmp_path, ["good film, very good\t1", "bad plot\t0"])
+        notes = load(tmp_path, "txt,lbl").notes
+        assert "columns as --columns names them: txt ('good film, very good') with lbl ('1') as label" in notes
+        self.write(tmp_path, ["text,label", f"{'a very ' * 9}good film,1", "bad,0"], "test.csv")
+        (tmp_path / "test.tsv").unlink()
+        (said,) = load(tmp_path, "text,label").notes
+        assert said == "columns as --columns names them: text ('a very a very a very a\u2026) with label ('1') as label"
+
+    def test_texts_in_the_label_s_place(self, tmp_path: Path) -> None:
+        self.write(tmp_path, ["1\tgood film", "0\tbad plot", "1\tthe cast"])
+        text = refused(tmp_path, "labl,text")
+        assert (
+            "column text: 3 different labels ('bad plot', ...) are not those of a model with 2; name the label" in text
+        )
+        assert "of a file without header: all columns in their order" in text
+
+    def test_a_header_taken_for_a_row(self, tmp_path: Path) -> None:
+        self.write(tmp_path, ["statement\tpolarity", "good film\t1", "bad plot\t0"])
+        assert "column polarty: labels are '0' and 'polarity', numbers and names" in refused(
+            tmp_path, "statment,polarty"
+        )
+        assert targets(load(tmp_path, "statement,polarity").test) == [1, 0]
+
+    @pytest.mark.parametrize("label", ["0", "good"])
+    def test_a_label_that_is_always_the_same(self, tmp_path: Path, label: str) -> None:
+        self.write(tmp_path, [f"good film\t{label}", f"bad plot\t{label}"])
+        text = refused(tmp_path, "text,label")
+        assert f"column label: is '{label}' in all 2 rows, which judges nothing; name the label by --columns" in text
+
+    def test_fractions_are_no_classes(self, tmp_path: Path) -> None:
+        self.write(tmp_path, ["good film\t0.75", "bad plot\t0"])
+        assert "column label: holds 0.75, but the model scores classes" in refused(tmp_path, "text,label")
+        self.write(tmp_path, ["good film\t1.0", "bad plot\t0.0"])
+        found = some(load(tmp_path, "text,label").test).targets
+        assert found is not None
+        assert (found.dtype, found.tolist()) == (torch.int64, [1, 0])
+        self.write(tmp_path, ["good film\t0.75", "bad plot\t0"])
+        values = some(load(tmp_path, "text,label", net=model(num_labels=1)).test).targets
+        assert values is not None
+        assert values.tolist() == [0.75, 0.0]

@@ -37,7 +37,31 @@ if TYPE_CHECKING:
 ACTION = QatInt8(mode="budget", reduce_range=False)
 EPOCHS = 3
 
-SOME = (nets.Residual, nets.BatchNormed, nets.Mlp)
+
+class Turned(nn.Module):
+    """Transposed convolutions: a plain one and one with a group a channel; `groups` of another."""
+
+    groups = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow = nn.Conv2d(1, 8, 3, stride=2, padding=1)
+        self.wide = nn.ConvTranspose2d(8, 12, 2, stride=2)
+        self.norm = nn.BatchNorm2d(12)
+        self.grouped = nn.ConvTranspose2d(12, 12, 3, padding=1, groups=self.groups)
+        self.each = nn.ConvTranspose2d(12, 12, 3, padding=1, groups=12, bias=False)
+        self.output = nn.Linear(12, nets.CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.wide(torch.relu(self.narrow(x)))))
+        return self.output(torch.relu(self.each(torch.relu(self.grouped(x)))).flatten(2).amax(2))
+
+
+class InGroups(Turned):
+    groups = 3
+
+
+SOME = (nets.Residual, nets.BatchNormed, nets.Mlp, Turned)
 
 
 @functools.cache
@@ -211,6 +235,13 @@ class Offset(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.output((self.conv(x) + self.offset).mean((2, 3)))
+
+
+def test_transposed_convolutions_in_groups_are_refused() -> None:
+    with pytest.raises(
+        CannotCompress, match=r"^qat-int8: the transposed convolution \w+ works in groups, .*static-int8$"
+    ):
+        simulated(InGroups, nets.make(InGroups))
 
 
 def test_what_cannot_be_imitated_is_refused_by_name() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import nets
 import numpy as np
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,6 +24,7 @@ from easycompress.core.task import Split, Splits, Task
 from easycompress.measure.runtime import Runtime
 from easycompress.metrics import LOSSES, METRICS
 from easycompress.quantization.expand import shares
+from easycompress.quantization.graph import _normalises_by_layer
 from easycompress.quantization.qat import QatQuantizer
 from easycompress.quantization.qat_settings import QatInt8
 from easycompress.quantization.simulate import Simulation, simulate
@@ -82,7 +84,35 @@ def bert() -> nn.Module:
     return model
 
 
-NETS: dict[str, Callable[[], nn.Module]] = {"bert": bert, "encoder": transformer.Transformer, "decoder": Decoder}
+class Modern(nn.Module):
+    """Root mean squares as in Llama, layers with a weight of inputs by outputs as in GPT-2, no scale as in T5."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        pytest.importorskip("transformers")
+        layers = importlib.import_module("transformers.pytorch_utils")
+        llama = importlib.import_module("transformers.models.llama.modeling_llama")
+        self.words = nn.Embedding(WORDS, 24)
+        self.norm = llama.LlamaRMSNorm(24)
+        self.qkv, self.mixed = layers.Conv1D(72, 24), layers.Conv1D(24, 24)
+        self.output = nn.Linear(24, CLASSES)
+        for layer in (self.qkv, self.mixed):
+            nn.init.normal_(layer.weight, std=0.2)
+            nn.init.normal_(layer.bias, std=0.1)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        x = self.words(input_ids)
+        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, 3, 8)).permute(2, 0, 3, 1, 4)
+        seen = functional.scaled_dot_product_attention(q, k, v, scale=1.0)
+        return self.output((x + self.mixed(seen.transpose(1, 2).flatten(2))).mean(1))
+
+
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "bert": bert,
+    "encoder": transformer.Transformer,
+    "decoder": Decoder,
+    "modern": Modern,
+}
 every_net = pytest.mark.parametrize("name", NETS)
 
 
@@ -172,6 +202,31 @@ def test_products_and_words_are_stored_as_the_codes() -> None:
         values = code.arrays()["values"].numpy()
         assert any(np.array_equal(s, values) or np.array_equal(s, values.T) for s in stored)
     assert {"words.weight", "query.weight", "wide.weight", "output.weight"} <= result.codes.keys()
+
+
+def test_weights_of_inputs_by_outputs_are_rounded_by_output() -> None:
+    result, proto, _ = applied("modern")
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    for name in ("qkv", "mixed"):
+        weight = result.model.get_submodule(name).weight.detach().numpy()
+        scale = stored[f"{name}.weight_scale"]
+        assert scale.shape == (weight.shape[1],)
+        np.testing.assert_allclose(stored[f"{name}.weight_quantized"] * scale, weight, rtol=1e-5, atol=1e-7)
+
+
+def test_what_normalises_by_root_mean_square_is_a_transformer() -> None:
+    def graph(*nodes: tuple[str, list[str], str]) -> onnx.ModelProto:
+        made = [helper.make_node(kind, inputs, [output]) for kind, inputs, output in nodes]
+        return helper.make_model(helper.make_graph(made, "g", [], []))
+
+    mean, root = ("ReduceMean", ["squares"], "mean"), ("Sqrt", ["sum"], "root")
+    added = ("Add", ["mean", "epsilon"], "sum")
+    assert _normalises_by_layer(graph(("Pow", ["x", "two"], "squares"), mean, added, root))
+    assert _normalises_by_layer(graph(("Mul", ["x", "x"], "squares"), mean, added, root))
+    assert _normalises_by_layer(graph(("LayerNormalization", ["x", "w"], "y")))
+    assert not _normalises_by_layer(graph(("Mul", ["x", "y"], "squares"), mean, added, root))
+    assert not _normalises_by_layer(graph(("Relu", ["x"], "squares"), mean, added, root))
+    assert not _normalises_by_layer(graph(("Sqrt", ["x"], "root")))
 
 
 def test_a_gradient_reaches_every_parameter_of_the_simulation() -> None:

@@ -201,3 +201,34 @@ def test_a_model_without_layers_is_refused() -> None:
     assert StaticQuantizer().refuses(profile.model_copy(update={"layers": ()}), StaticInt8()) == (
         "static int8: the model has no convolution and no linear layer"
     )
+
+
+class InGroups(nn.Module):
+    """A transposed convolution in groups, for whose bias the runtime's quantizer has no scales, and a plain one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3, stride=2, padding=1)
+        self.grouped = nn.ConvTranspose2d(8, 8, 2, stride=2, groups=2)
+        self.plain = nn.ConvTranspose2d(8, 6, 2, stride=2)
+        self.output = nn.Linear(6, nets.CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.grouped(torch.relu(self.stem(x))))
+        return self.output(torch.relu(self.plain(x)).amax((2, 3)))
+
+
+def test_transposed_convolutions(tmp_path: Path) -> None:
+    result, proto = quantized(InGroups)
+    stored = initializers(proto)
+    assert stored["grouped.weight"].data_type == TensorProto.FLOAT
+    integers = numpy_helper.to_array(stored["plain.weight_quantized"])
+    scale = numpy_helper.to_array(stored["plain.weight_scale"])
+    assert np.allclose(integers * scale[:, None, None], result.model.get_parameter("plain.weight").detach(), rtol=1e-6)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(slim(proto).SerializeToString())
+    images = nets.images(40)
+    with torch.no_grad():
+        expected = nets.make(InGroups)(images)
+    off = torch.from_numpy(Runtime(path, 1).run(images)) - expected
+    assert float(off.norm() / expected.norm()) < 0.1

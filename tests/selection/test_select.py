@@ -33,7 +33,7 @@ from easycompress.techniques import technique_for
 if TYPE_CHECKING:
     from easycompress.core.plan import Action, Plan
 
-TYPES = {"convolutional": "Conv2d", "linear": "Linear", "attention": "MultiheadAttention", "other": "LSTM"}
+TYPES = {"convolutional": "Conv2d", "linear": "Linear", "attention": "MultiheadAttention", "other": "GRU"}
 
 
 def model(

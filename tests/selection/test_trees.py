@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 QUICK = "entropy-quantization"
 
-CLASS = {"convolutional": "Conv2d", "linear": "Linear", "attention": "MultiheadAttention", "other": "LSTM"}
+CLASS = {"convolutional": "Conv2d", "linear": "Linear", "attention": "MultiheadAttention", "other": "GRU"}
 
 
 def make_profile(
@@ -85,8 +85,11 @@ TRANSFORMER = make_profile(
 ATTENTIVE = make_profile("transformer", ("attention", 300_000, 9_000_000), ("linear", 1000, 1000))
 LOGISTIC = make_profile("fnn", ("linear", 7850, 7850))
 RECURRENT = make_profile("rnn", ("other", 100_000, 100_000), ("linear", 100, 100))
+LSTM = RECURRENT.model_copy(
+    update={"layers": (RECURRENT.layers[0].model_copy(update={"type": "LSTM"}), RECURRENT.layers[1])}
+)
 IDLE = make_profile("fnn", ("linear", 0, 0), ("linear", 0, 0))
-PROFILES = (PLAIN, LENET, RESNET, TRANSFORMER, ATTENTIVE, LOGISTIC, RECURRENT, IDLE)
+PROFILES = (PLAIN, LENET, RESNET, TRANSFORMER, ATTENTIVE, LOGISTIC, RECURRENT, LSTM, IDLE)
 
 
 def make(profile: ModelProfile = RESNET, **changes: Any) -> Heuristics:
@@ -440,6 +443,15 @@ def test_thresholds_are_crossed_once(name: str, field: str, changes: dict[str, A
     turn = given_answers.index(last)
     assert turn > 0
     assert given_answers == [first] * turn + [last] * (len(values) - turn)
+
+
+def test_integers_run_an_lstm_but_no_other_recurrent_layer() -> None:
+    for objective in ("latency", "energy"):
+        chosen = [walk(TREES["quantization"], make(p, objective=objective))[0] for p in (LSTM, RECURRENT)]
+        assert chosen == ["dynamic-int8", "static-int8"]
+    answer, evidence = rules()["Q4"][1].ask(make(LSTM))
+    assert answer == "with LSTMs"
+    assert evidence.endswith("0% of the operations are in linear layers, 100% and 100% with LSTM layers")
 
 
 def test_bits_grow_fewer_until_they_do_not_suffice() -> None:

@@ -6,6 +6,8 @@ import json
 import random
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import onnxruntime
 import tiny_bert
 import torch
 from transformers import BertForQuestionAnswering
@@ -66,3 +68,12 @@ def test_question_answering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert report.baseline.quality > 80
     assert report.verdict == "met", report.summary
     assert report.drop.n == COUNTS["test"]
+    assert result.exit_code == 0
+    session = onnxruntime.InferenceSession(str(result.out / "model.onnx"), providers=["CPUExecutionProvider"])
+    batch = raw.train.inputs[:20]
+    given = dict(zip(batch.names, batch.tensors, strict=True))  # type: ignore[union-attr] # by keyword
+    found = session.run(["start_logits", "end_logits"], {v.name: given[v.name].numpy() for v in session.get_inputs()})
+    with torch.no_grad():
+        expected = result.model(**given)
+    assert np.allclose(found[0], expected.start_logits.numpy(), atol=0.05)
+    assert np.allclose(found[1], expected.end_logits.numpy(), atol=0.05)

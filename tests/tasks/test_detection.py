@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -116,6 +117,12 @@ def test_a_detector_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert report.baseline.quality > 15
     assert report.ratio >= 2
     assert report.verdict == "met", report.summary
+    assert result.exit_code == 0
+    session = onnxruntime.InferenceSession(str(result.out / "model.onnx"), providers=["CPUExecutionProvider"])
+    found = session.run(None, {session.get_inputs()[0].name: images[:4].numpy()})[0]
+    with torch.no_grad():
+        scale = max(1.0, float(result.model(images[:4]).abs().max()))
+        assert float((torch.from_numpy(found) - result.model(images[:4])).abs().max()) < 0.1 * scale
     again = ec.load(tmp_path / "out", factory=ssd)
     assert isinstance(again, Detector)
     with torch.no_grad():

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnxruntime
 import pytest
+import scipy.stats
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 import easycompress as ec
 from easycompress.core.errors import BadInput
+from easycompress.core.inputs import answer, bundled, parts
 from easycompress.measure import latency
 
 if TYPE_CHECKING:
@@ -60,7 +63,22 @@ def compressed(model: nn.Module, splits: dict[str, Any], out: Path, **changes: A
     )
     saved = np.load(out / "predictions.npz")
     assert len(saved["scores_before"]) == COUNTS["test"]
+    assert result.exit_code == 0
+    check_file(result, splits["test"][0] if isinstance(splits["test"], tuple) else splits["test"])
     return result
+
+
+def check_file(result: ec.Result, inputs: Any) -> None:
+    """The file answers in ONNX Runtime as the module, by the rounding of sums or of integers."""
+    session = onnxruntime.InferenceSession(str(result.out / "model.onnx"), providers=["CPUExecutionProvider"])
+    given = bundled(inputs)
+    names = [value.name for value in session.get_inputs()]
+    found = session.run(None, {n: t.numpy() for n, t in zip(names, parts(given), strict=True)})[0]
+    with torch.no_grad():
+        expected = answer(result.model, given).numpy()
+    assert found.shape == expected.shape
+    integers = any(step.action.endswith("-int8") for step in result.report.steps)
+    assert np.abs(found - expected).max() <= (0.1 if integers else 1e-3) * max(1.0, np.abs(expected).max())
 
 
 def metric_of(result: ec.Result) -> str:
@@ -186,6 +204,88 @@ def test_values_without_labels(tmp_path: Path) -> None:
     assert metric_of(result) == "fidelity"
     assert result.report.baseline.quality == pytest.approx(100, abs=1e-3)
     assert "share of the variance" in notes_of(result)
+
+
+def test_classes_without_labels(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    splits = {name: (inputs, (targets[:, 0] > 0.5).long()) for name, (inputs, targets) in drawn(rows).items()}
+    model = learned(regressor(2), splits, functional.cross_entropy)
+    result = compressed(model, {name: inputs for name, (inputs, _) in splits.items()}, tmp_path / "out", max_drop="5%")
+    assert metric_of(result) == "agreement"
+    assert result.report.baseline.quality == 100
+
+
+class Reader(nn.Module):
+    """A class of a whole sequence, which its last word tells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(WORDS, 16)
+        self.body = nn.LSTM(16, 48, batch_first=True)
+        self.head = nn.Linear(48, TAGS)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.head(self.body(self.words(input_ids))[0][:, -1])
+
+
+def read(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    words = torch.randint(WORDS, (count, LENGTH), generator=generator)
+    return words, words[:, -1] % TAGS
+
+
+@pytest.mark.parametrize("kind", ["entropy-quantization, strength: 0.3", "dynamic-int8"])
+def test_an_lstm(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    splits = drawn(read)
+    model = learned(Reader(), splits, functional.cross_entropy, 80)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"steps: [{{kind: {kind}}}]")
+    result = compressed(model, splits, tmp_path / "out", max_drop="3%", recipe=str(recipe), budget="none")
+    assert result.report.baseline.quality > 90
+    assert result.report.profile["architecture"] == "rnn"
+
+
+class Sentences(nn.Module):
+    """Embeddings (N, 2, D) of two sentences: the mean of their words'."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(WORDS, 32)
+        self.mix = nn.Sequential(nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 24))
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.stack([self.mix(self.words(words).mean(1)) for words in (first, second)], 1)
+
+
+def alike(count: int, generator: torch.Generator) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Two sentences, and the share of the words that they have in common."""
+    first = torch.randint(WORDS, (count, LENGTH), generator=generator)
+    second = torch.randint(WORDS, (count, LENGTH), generator=generator)
+    shared = torch.rand(count, 1, generator=generator)
+    kept = torch.rand(count, LENGTH, generator=generator) < shared
+    return (first, torch.where(kept, first, second)), kept.double().mean(1).float()
+
+
+def test_embeddings_of_sentences(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    splits = drawn(alike)
+    model = Sentences()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    inputs, targets = splits["train"]
+    for _ in range(100):
+        optimizer.zero_grad()
+        made = model(*inputs)
+        functional.mse_loss(torch.cosine_similarity(made[:, 0], made[:, 1]), targets).backward()
+        optimizer.step()
+    result = compressed(model.eval(), splits, tmp_path / "out", max_drop="0.05")
+    assert metric_of(result) == "spearman"
+    assert "rank correlation of the embeddings' cosines" in notes_of(result)
+    with torch.no_grad():
+        made = model(*splits["test"][0])
+    found = torch.cosine_similarity(made[:, 0], made[:, 1]).numpy()
+    expected = scipy.stats.spearmanr(found, splits["test"][1].numpy()).statistic
+    assert result.report.baseline.quality == pytest.approx(expected, abs=1e-4)
+    assert expected > 0.7
 
 
 def pictures(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

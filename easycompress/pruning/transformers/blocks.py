@@ -7,12 +7,15 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+Role = Literal["", "query", "key", "value", "output"]
+
 
 @dataclass(frozen=True)
 class Cut:
     """A tensor's axis that shrinks with a block: `width` places a unit, the first unit's at `offset`.
 
-    `per` is what a unit is: a head or neuron, or a group of query heads that share a key and a value.
+    `per` is what a unit is: a head or neuron, or a group of query heads that share a key and a value. `role`: what the
+    places of a head are its dimensions of; empty where they are none, or mixed.
     """
 
     tensor: str
@@ -20,6 +23,7 @@ class Cut:
     per: Literal["unit", "group"] = "unit"
     width: int = 1
     offset: int = 0
+    role: Role = ""
 
 
 @dataclass(frozen=True)
@@ -55,14 +59,16 @@ class Matrix:
     inputs: int
     bias: bool
 
-    def out(self, per: Literal["unit", "group"] = "unit", width: int = 1, offset: int = 0) -> list[Cut]:
+    def out(
+        self, per: Literal["unit", "group"] = "unit", width: int = 1, offset: int = 0, role: Role = ""
+    ) -> list[Cut]:
         """Return the cuts of its outputs."""
-        found = [Cut(f"{self.path}.weight", self.rows, per, width, offset)]
-        return found + ([Cut(f"{self.path}.bias", 0, per, width, offset)] if self.bias else [])
+        found = [Cut(f"{self.path}.weight", self.rows, per, width, offset, role)]
+        return found + ([Cut(f"{self.path}.bias", 0, per, width, offset, role)] if self.bias else [])
 
-    def into(self, width: int = 1) -> tuple[Cut, ...]:
+    def into(self, width: int = 1, role: Role = "") -> tuple[Cut, ...]:
         """Return the cut of its inputs."""
-        return (Cut(f"{self.path}.weight", self.columns, "unit", width),)
+        return (Cut(f"{self.path}.weight", self.columns, "unit", width, 0, role),)
 
 
 def matrix(root: nn.Module, path: str, prefix: str = "") -> Matrix | None:

@@ -26,6 +26,9 @@ GROUPS = ("num_key_value_heads",)
 HEAD_SIZES = ("d_kv", "head_dim")
 HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
 
+Settings = dict[str, Any]
+"""Fields of a configuration and their new values: numbers, or a dictionary of them."""
+
 
 def configured(model: nn.Module) -> tuple[str, nn.Module] | None:
     """Return the outermost module that a configuration describes, with its path, None where there is none."""
@@ -35,17 +38,17 @@ def configured(model: nn.Module) -> tuple[str, nn.Module] | None:
     return None
 
 
-def feed_forward_changes(config: object, old: int, new: int) -> dict[str, float]:
+def feed_forward_changes(config: object, old: int, new: int) -> Settings:
     """Return the settings that say a feed-forward width; empty where none does."""
-    found: dict[str, float] = {name: new for name in FEED_FORWARD if getattr(config, name, None) == old}
+    found: Settings = {name: new for name in FEED_FORWARD if getattr(config, name, None) == old}
     if not found and getattr(config, "n_inner", 0) is None:  # GPT-2: unset is four times the width
         found = {"n_inner": new}
     return found
 
 
-def head_changes(config: object, block: Block, heads: int, groups: int) -> dict[str, float]:
+def head_changes(config: object, block: Block, heads: int, groups: int) -> Settings:
     """Return the settings that say the numbers of heads and key-value heads at the head size there is."""
-    found: dict[str, float] = {name: heads for name in HEADS if getattr(config, name, None) == block.units}
+    found: Settings = {name: heads for name in HEADS if getattr(config, name, None) == block.units}
     found |= {name: groups for name in GROUPS if getattr(config, name, None) == block.groups}
     size = block.outputs[0].width
     if not any(name == "d_kv" and getattr(config, name, None) == size for name in HEAD_SIZES):
@@ -53,15 +56,18 @@ def head_changes(config: object, block: Block, heads: int, groups: int) -> dict[
     return found
 
 
-def joint_changes(config: object, block: Block, heads: int) -> tuple[int, dict[str, float]]:
+def size_changes(config: object, old: int, new: int) -> Settings:
+    """Return the setting that says a head size."""
+    return {"d_kv" if getattr(config, "d_kv", None) == old else "head_dim": new}
+
+
+def joint_changes(config: object, block: Block, heads: int) -> tuple[int, Settings]:
     """Return the hidden width, and the settings that say fewer heads with a hidden width in the same proportion.
 
     Both are empty where the configuration doesn't say a width that its heads share out.
     """
     width = block.units * block.outputs[0].width
-    found: dict[str, float] = {
-        name: heads * block.outputs[0].width for name in HIDDEN if getattr(config, name, None) == width
-    }
+    found: Settings = {name: heads * block.outputs[0].width for name in HIDDEN if getattr(config, name, None) == width}
     if not found:
         return 0, {}
     if getattr(config, "n_inner", 0) is None:  # GPT-2: unset it would follow the width
@@ -69,7 +75,7 @@ def joint_changes(config: object, block: Block, heads: int) -> tuple[int, dict[s
     return width, found | {name: heads for name in HEADS if getattr(config, name, None) == block.units}
 
 
-def change(model: nn.Module, settings: Mapping[str, float]) -> None:
+def change(model: nn.Module, settings: Mapping[str, Any]) -> None:
     """Put settings into every copy of the configuration that the configured part of the model holds."""
     found = configured(model)
     if found is None or not settings:
@@ -78,19 +84,19 @@ def change(model: nn.Module, settings: Mapping[str, float]) -> None:
     kind = type(root.config)
     for config in {id(c): c for m in root.modules() if isinstance(c := getattr(m, "config", None), kind)}.values():
         for name, value in settings.items():
-            setattr(config, name, value)
+            setattr(config, name, copy.copy(value))
 
 
-def accepts(config: Any, settings: Mapping[str, float]) -> bool:  # noqa: ANN401 - a class of the model's library
+def accepts(config: Any, settings: Mapping[str, Any]) -> bool:  # noqa: ANN401 - a class of the model's library
     """Tell whether the configuration's own checks let the settings pass."""
     try:
-        _changed(config, settings)
+        changed(config, settings)
     except Exception:  # noqa: BLE001 - whatever the library raises, it means no
         return False
     return True
 
 
-def describes(model: nn.Module, settings: Mapping[str, float], kept: Sequence[tuple[Block, Sequence[int]]]) -> bool:
+def describes(model: nn.Module, settings: Mapping[str, Any], kept: Sequence[tuple[Block, Sequence[int]]]) -> bool:
     """Tell whether the configuration with `settings` builds a model with the shapes that `kept` units leave."""
     shapes = built_shapes(model, settings)
     if shapes is None or not settings:
@@ -103,8 +109,8 @@ def describes(model: nn.Module, settings: Mapping[str, float], kept: Sequence[tu
     return all(name in shapes and shapes[name][axis] == size for (name, axis), size in wanted.items())
 
 
-def built_shapes(model: nn.Module, settings: Mapping[str, float]) -> dict[str, tuple[int, ...]] | None:
-    """Return the shapes of the parameters that the configuration with `settings` builds, named as in `model`.
+def built(model: nn.Module, settings: Mapping[str, Any]) -> tuple[str, nn.Module] | None:
+    """Return the path of the configured part and what the configuration with `settings` builds there, without memory.
 
     None where there is no configuration, or where the class can't be built from it.
     """
@@ -112,16 +118,26 @@ def built_shapes(model: nn.Module, settings: Mapping[str, float]) -> dict[str, t
     if found is None:
         return None
     path, root = found
-    prefix = f"{path}." if path else ""
     try:
         with torch.device("meta"):
-            built = type(root)(_changed(root.config, settings))
+            return path, type(root)(changed(root.config, settings))
     except Exception:  # noqa: BLE001 - a class that can't be built this way has no checked configuration
         return None
-    return {prefix + name: tuple(p.shape) for name, p in built.named_parameters(remove_duplicate=False)}
 
 
-def _changed(config: Any, settings: Mapping[str, float]) -> Any:  # noqa: ANN401 - a class of the model's library
+def built_shapes(model: nn.Module, settings: Mapping[str, Any]) -> dict[str, tuple[int, ...]] | None:
+    """Return the shapes of the parameters that the configuration with `settings` builds, named as in `model`.
+
+    None where nothing can be built.
+    """
+    made = built(model, settings)
+    if made is None:
+        return None
+    prefix = f"{made[0]}." if made[0] else ""
+    return {prefix + name: tuple(p.shape) for name, p in made[1].named_parameters(remove_duplicate=False)}
+
+
+def changed(config: Any, settings: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a class of the model's library
     """Return a changed copy that went the way of a saved file, so that the library's checks ran."""
     copied = copy.deepcopy(config)
     for name, value in settings.items():

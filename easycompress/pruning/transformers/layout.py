@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from easycompress.pruning.transformers.blocks import Block, Cut, Matrix, matrix
+from easycompress.pruning.transformers.blocks import Block, Cut, Matrix, Role, matrix
+from easycompress.pruning.transformers.narrow import is_fused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,8 @@ OUTPUTS = ("o_proj", "out_proj", "out_lin", "o", "to_out", "dense", "proj")
 HEAD_COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 GROUP_COUNTS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads")
 HEAD_SIZES = ("head_dim", "attention_head_size", "key_value_proj_dim", "head_size")
-TOTALS = ("all_head_size", "inner_dim", "split_size")
+TOTALS = ("all_head_size", "inner_dim", "split_size", "attn_dim")
+PARTS: tuple[Role, ...] = ("query", "key", "value")
 
 FEED_FORWARD = (
     (("intermediate.dense",), "output.dense"),  # BERT, RoBERTa
@@ -106,9 +108,9 @@ def _separate(model: nn.Module, name: str, module: nn.Module, layers: list[Matri
         return None
     if _has_wide_norm(module, {query.outputs, key.outputs} - {size}):  # one of a head's size runs head by head
         return None
-    inputs = query.out("unit", size) + key.out("group", size) + value.out("group", size)
-    inputs += _per_head(name, module, units)
-    return Block(name, "attention", units, groups, tuple(inputs), output.into(size), _tie(model, name))
+    inputs = query.out("unit", size, 0, "query") + key.out("group", size, 0, "key")
+    inputs += value.out("group", size, 0, "value") + _per_head(name, module, units)
+    return Block(name, "attention", units, groups, tuple(inputs), output.into(size, "output"), _tie(model, name))
 
 
 def _fused(name: str, module: nn.Module) -> Block | None:
@@ -120,10 +122,10 @@ def _fused(name: str, module: nn.Module) -> Block | None:
     size, total = output.inputs // heads, output.inputs
     if number(module, HEAD_SIZES) not in (None, size) or both.outputs != total * (2 if query else 3):
         return None
-    first = [] if query is None else query.out("unit", size)
-    offsets = range(0, both.outputs, total)
-    inputs = first + [cut for offset in offsets for cut in both.out("unit", size, offset)]
-    return Block(name, "attention", heads, heads, tuple(inputs), output.into(size), name)
+    first = [] if query is None else query.out("unit", size, 0, "query")
+    places = zip(range(0, both.outputs, total), PARTS if query is None else PARTS[1:], strict=True)
+    inputs = first + [cut for offset, role in places for cut in both.out("unit", size, offset, role)]
+    return Block(name, "attention", heads, heads, tuple(inputs), output.into(size, "output"), name)
 
 
 def _one_matrix(name: str, module: nn.Module) -> Block | None:
@@ -132,21 +134,24 @@ def _one_matrix(name: str, module: nn.Module) -> Block | None:
     output = next((m for m in (matrix(module, out, name) for out in OUTPUTS) if m is not None), None)
     mixed = both is not None and both.path.endswith(INTERLEAVED)
     # Others that interleave have biases that depend on the number of heads (BLOOM), or share keys (Falcon).
-    size = number(module, ("head_size",) if mixed else HEAD_SIZES)
+    size, heads = number(module, ("head_size",) if mixed else HEAD_SIZES), number(module, HEAD_COUNTS)
+    if size is None and heads and output is not None and is_fused(module):
+        size = output.inputs // heads
     if both is None or output is None or not size or output.inputs % size:
         return None
     units, rest = output.inputs // size, both.outputs - output.inputs
     groups = rest // (2 * size)
-    if rest != 2 * groups * size or not groups or units % groups or number(module, HEAD_COUNTS) not in (None, units):
+    if rest != 2 * groups * size or not groups or units % groups or heads not in (None, units):
         return None
     if mixed and groups != units:
         return None
     if _has_wide_norm(module, {units * size, groups * size} - {size}):
         return None
     first, second = units * size, (units + groups) * size
-    stacked = both.out("unit", size) + both.out("group", size, first) + both.out("group", size, second)
+    stacked = both.out("unit", size, 0, "query") + both.out("group", size, first, "key")
+    stacked += both.out("group", size, second, "value")
     inputs = both.out("unit", 3 * size) if mixed else stacked
-    return Block(name, "attention", units, groups, tuple(inputs), output.into(size), name)
+    return Block(name, "attention", units, groups, tuple(inputs), output.into(size, "output"), name)
 
 
 def _packed(name: str, module: nn.Module) -> Block | None:
@@ -156,9 +161,9 @@ def _packed(name: str, module: nn.Module) -> Block | None:
     if not heads or not size or output is None or output.inputs != heads * size or not plain:
         return None
     names = ["in_proj_weight"] + (["in_proj_bias"] if module.in_proj_bias is not None else [])
-    offsets = range(0, 3 * heads * size, heads * size)
-    inputs = [Cut(f"{name}.{tensor}", 0, "unit", size, offset) for tensor in names for offset in offsets]
-    return Block(name, "attention", heads, heads, tuple(inputs), output.into(size), name)
+    places = list(zip(range(0, 3 * heads * size, heads * size), PARTS, strict=True))
+    inputs = [Cut(f"{name}.{tensor}", 0, "unit", size, offset, role) for tensor in names for offset, role in places]
+    return Block(name, "attention", heads, heads, tuple(inputs), output.into(size, "output"), name)
 
 
 def _window(name: str, module: nn.Module) -> Block | None:
@@ -169,9 +174,10 @@ def _window(name: str, module: nn.Module) -> Block | None:
     size, total = output.inputs // heads, output.inputs
     if both.outputs != 3 * total or total % heads:
         return None
-    inputs = [cut for offset in range(0, 3 * total, total) for cut in both.out("unit", size, offset)]
+    places = zip(range(0, 3 * total, total), PARTS, strict=True)
+    inputs = [cut for offset, role in places for cut in both.out("unit", size, offset, role)]
     inputs += _per_head(name, module, heads)
-    return Block(name, "attention", heads, heads, tuple(inputs), output.into(size), name)
+    return Block(name, "attention", heads, heads, tuple(inputs), output.into(size, "output"), name)
 
 
 def _per_head(name: str, module: nn.Module, heads: int) -> list[Cut]:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 LARGEST_SCALE = 100.0
 """Swin v2 never multiplies cosines by more."""
 
+FUSED = {"qkv", "proj", "attn_drop", "proj_drop"}
+MAYBE = {"q_norm", "k_norm", "norm"}
+"""What the parts of an attention with a fused projection are called."""
+
 OUTSIDE = -100.0
 """What torchvision adds where two places of a shifted window weren't neighbours."""
 
@@ -36,6 +40,7 @@ class NarrowAttention(nn.Module):
         self.embed_dim = full.embed_dim
         self.num_heads = full.num_heads
         self.head_dim = full.head_dim
+        self.scale = full.head_dim**-0.5
         self.dropout = full.dropout
         self.batch_first = full.batch_first
         self.train(full.training)
@@ -65,7 +70,7 @@ class NarrowAttention(nn.Module):
             torch.unflatten(functional.linear(side, weight, bias), -1, (self.num_heads, self.head_dim)).transpose(1, 2)
             for side, weight, bias in zip(sides, weights, biases, strict=True)
         )
-        scores = q @ k.transpose(-2, -1) * self.head_dim**-0.5
+        scores = q @ k.transpose(-2, -1) * self.scale
         if attn_mask is not None:
             mask = attn_mask if attn_mask.dim() == 2 else torch.unflatten(attn_mask, 0, (-1, self.num_heads))  # noqa: PLR2004
             scores = scores + _additive(mask, scores)
@@ -97,6 +102,7 @@ class NarrowWindows(nn.Module):
     shift_size: list[int]
     num_heads: int
     head_dim: int
+    scale: float
     attention_dropout: float
     dropout: float
     qkv: nn.Linear
@@ -142,7 +148,7 @@ class NarrowWindows(nn.Module):
         qkv = functional.linear(tokens, self.qkv.weight, bias)
         q, k, v = torch.unflatten(qkv, -1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
         if scale is None:
-            return q * self.head_dim**-0.5 @ k.transpose(-2, -1), v
+            return q * self.scale @ k.transpose(-2, -1), v
         cosines = functional.normalize(q, dim=-1) @ functional.normalize(k, dim=-1).transpose(-2, -1)
         return cosines * scale.exp().clamp(max=LARGEST_SCALE), v
 
@@ -160,12 +166,64 @@ class NarrowWindows(nn.Module):
         return torch.zeros_like(apart, dtype=like.dtype).masked_fill(apart, OUTSIDE)
 
 
+class NarrowFused(nn.Module):
+    """The forward of an attention made of a fused projection and nothing else (see `is_fused`), as timm writes it.
+
+    It is mixed into the module's class (see `narrowed`): some of its versions take the width behind the heads for the
+    width before them, or compute the scale from the size of a head.
+    """
+
+    num_heads: int
+    head_dim: int
+    scale: float
+    qkv: nn.Linear
+    proj: nn.Linear
+    attn_drop: nn.Module
+
+    def forward(
+        self,
+        x: Tensor,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,  # noqa: FBT001, FBT002 - the interface of the module it stands for
+    ) -> Tensor:
+        """Return the attention over `x` (N, L, width), shaped as it is; `attn_mask` as for torch's own attention."""
+        parts = torch.unflatten(self.qkv(x), -1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
+        q, k, v = parts.unbind(0)
+        mixed = functional.scaled_dot_product_attention(
+            self._through("q_norm", q),
+            self._through("k_norm", k),
+            v,
+            attn_mask=attn_mask,
+            dropout_p=getattr(self.attn_drop, "p", 0.0) if self.training else 0.0,
+            is_causal=is_causal,
+            scale=self.scale,
+        )
+        return self._through("proj_drop", self.proj(self._through("norm", mixed.transpose(1, 2).flatten(2))))
+
+    def _through(self, name: str, x: Tensor) -> Tensor:
+        """Return what a part makes of `x`, `x` itself where there is no such part."""
+        part = getattr(self, name, None)
+        return x if part is None else part(x)
+
+
+def is_fused(module: nn.Module) -> bool:
+    """Tell an attention with one matrix for queries, keys and values that has no parts but those of NarrowFused."""
+    children = {name for name, _ in module.named_children()}
+    own = list(module.parameters(recurse=False)) + list(module.buffers(recurse=False))
+    return FUSED <= children <= FUSED | MAYBE and not own and isinstance(getattr(module, "scale", None), float)
+
+
 def narrowed(module: nn.Module) -> nn.Module:
-    """Return the module in the form that keeps its head size; most kinds are in it already."""
+    """Return the module in the form that keeps its head size and scale; most kinds are in it already."""
     if isinstance(module, nn.MultiheadAttention):
         return NarrowAttention(module)
-    if hasattr(module, "shift_size") and hasattr(module, "qkv") and not isinstance(module, NarrowWindows):
+    if isinstance(module, (NarrowWindows, NarrowFused)):
+        return module
+    windows = hasattr(module, "shift_size") and hasattr(module, "qkv")
+    if windows or is_fused(module):
         kind: Any = type(module)
         module.head_dim = module.proj.in_features // module.num_heads  # type: ignore[operator, union-attr]
-        module.__class__ = type(f"Narrow{kind.__name__}", (NarrowWindows, kind), {})
+        if windows:
+            module.scale = module.head_dim**-0.5
+        module.__class__ = type(f"Narrow{kind.__name__}", (NarrowWindows if windows else NarrowFused, kind), {})
     return module

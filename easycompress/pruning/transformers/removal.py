@@ -17,7 +17,7 @@ from easycompress.pruning.transformers.surgery import keep, silence
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from easycompress.core.inputs import Inputs
     from easycompress.pruning.transformers.blocks import Block
@@ -51,14 +51,19 @@ def remove(
         keep(model, block, units)
     if stream is not None:
         keep_channels(model, *stream)
+    prove(model, before, example, [block.name for block, _ in kept])
+
+
+def prove(model: nn.Module, before: Tensor, example: Inputs, names: Sequence[str]) -> None:
+    """Raise CannotCompress where the model, narrowed at the modules `names`, doesn't answer `before` any more."""
     try:
         with torch.no_grad():
             after = answer(model, example)
     except Exception as error:  # whatever the model's forward runs into
-        raise CannotCompress(_elsewhere(kept, one_line(error, 100))) from error
+        raise CannotCompress(_elsewhere(names, one_line(error, 100))) from error
     same = before.shape == after.shape
     if not same or (before - after).abs().max() > TOLERANCE * before.abs().max().clamp_min(1e-6):
-        raise CannotCompress(_elsewhere(kept, "its output changed"))
+        raise CannotCompress(_elsewhere(names, "its output changed"))
 
 
 def can_narrow(
@@ -81,6 +86,6 @@ def left_after(full: Mapping[str, int], goal: Mapping[str, int], step: int, step
     return {name: full[name] - (full[name] - count) * step // steps for name, count in goal.items()}
 
 
-def _elsewhere(kept: Sequence[tuple[Block, Sequence[int]]], reason: str) -> str:
-    names = ", ".join(block.name for block, _ in kept[:2])
-    return f"transformer pruning: the model uses the widths of {names} in more places than are known ({reason})"
+def _elsewhere(names: Sequence[str], reason: str) -> str:
+    some = ", ".join(names[:2])
+    return f"transformer pruning: the model uses the widths of {some} in more places than are known ({reason})"

@@ -9,12 +9,13 @@ import torch
 from easycompress.core.inputs import answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
     from easycompress.core.task import Task
-    from easycompress.pruning.transformers.blocks import Block, Cut
+    from easycompress.pruning.transformers.blocks import Block, Cut, Role
+    from easycompress.pruning.transformers.dims import HeadDims
     from easycompress.pruning.transformers.settings import Importance
 
 BATCH = 8
@@ -89,6 +90,51 @@ def channel_importance(
             if name in products:
                 totals = totals + _along(products[name], axis).abs()
     return totals
+
+
+def dims_importance(
+    model: nn.Module, found: Sequence[HeadDims], kind: Importance, task: Task, seed: int
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return by block the scores of dimensions of queries and keys, and of values and outputs, (groups, size) each.
+
+    Where rotary pairs go the first are those of pairs, (groups, size / 2). `taylor`: as for units, of the weights that
+    make queries and of those that read values. `norm`: the product of the L2 norms of both sides, since a dimension is
+    a product, which stays the same when one side grows and the other shrinks.
+    """
+    if not found:
+        return {}
+    if kind == "norm" or not len(task.data.calibration):
+        squares = {
+            dims.block.name: [_dim_sums(model, None, dims, role) for role in ("query", "key", "value", "output")]
+            for dims in found
+        }
+        return {name: ((q * k).sqrt(), (v * o).sqrt()) for name, (q, k, v, o) in squares.items()}
+    totals: dict[str, tuple[Tensor, Tensor]] = {}
+    names = list(dict.fromkeys(cut.tensor for dims in found for cut in dims.cuts("query", "output")))
+    for products in _products(model, names, task, seed):
+        for dims in found:
+            both = tuple(_dim_sums(model, products, dims, role).abs() for role in ("query", "output"))
+            before = totals.get(dims.block.name, (0.0, 0.0))
+            totals[dims.block.name] = before[0] + both[0], before[1] + both[1]
+    return totals
+
+
+def _dim_sums(model: nn.Module, products: Mapping[str, Tensor] | None, dims: HeadDims, role: Role) -> Tensor:
+    """Return a role's sums over each dimension of each group of heads: of `products`, or of the squared weights."""
+    total = torch.zeros(dims.block.groups, dims.size, dtype=torch.float64)
+    for cut in dims.cuts(role):
+        if products is None:
+            values = model.get_parameter(cut.tensor).detach().double() ** 2
+        elif cut.tensor in products:
+            values = products[cut.tensor]
+        else:
+            continue
+        heads = dims.block.units if cut.per == "unit" else dims.block.groups
+        along = _along(values, cut.axis)[cut.offset : cut.offset + heads * cut.width]
+        total += along.reshape(dims.block.groups, -1, cut.width).sum(1)
+    if dims.rotary is not None and role in ("query", "key"):
+        return total[:, : dims.size // 2] + total[:, dims.size // 2 :]
+    return total
 
 
 def _along(values: Tensor, axis: int) -> Tensor:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from easycompress.core.plan import ramp
 from easycompress.pruning.graph import ChannelGroup
 from easycompress.pruning.transformers.configuration import (
+    Settings,
     accepts,
     configured,
     describes,
@@ -56,7 +57,7 @@ class Shares:
     """The pieces that each block keeps, the settings of the configuration that say so, the stream if it narrows."""
 
     goal: dict[str, int]
-    settings: dict[str, float]
+    settings: Settings
     stream: Stream | None = None
 
 
@@ -76,7 +77,7 @@ def planned(
     numbers only (Llama wants one that divides its width) the next larger one is taken.
     """
     goal: dict[str, int] = {}
-    settings: dict[str, float] = {}
+    settings: Settings = {}
     stream = None
     for kind in ("attention", "feed-forward"):
         here = [block for block in blocks if block.kind == kind]
@@ -134,7 +135,7 @@ def _ratio(model: nn.Module, blocks: list[Block], wanted: dict[str, int]) -> Sha
     counts = {name: int(ratio * width) for name, width in widths.items()}
     if any(not 0 < counts[block.name] <= block.units for block in blocks):
         return None
-    settings: dict[str, float] = {"mlp_ratio": ratio}
+    settings: Settings = {"mlp_ratio": ratio}
     kept = [(block, range(counts[block.name])) for block in blocks]
     return Shares(counts, settings) if describes(model, settings, kept) else None
 

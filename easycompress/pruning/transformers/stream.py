@@ -44,7 +44,7 @@ class Stream:
 
 
 def stream_of(
-    model: nn.Module, blocks: Sequence[Block], settings: Mapping[str, float], width: int, kept: int
+    model: nn.Module, blocks: Sequence[Block], settings: Mapping[str, Any], width: int, kept: int
 ) -> Stream | None:
     """Return the stream that the configuration with `settings` narrows from `width` to `kept` channels.
 

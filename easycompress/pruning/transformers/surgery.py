@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from easycompress.core.errors import CannotCompress
 from easycompress.pruning.transformers.layout import GROUP_COUNTS, HEAD_COUNTS, TOTALS
 from easycompress.pruning.transformers.narrow import narrowed
 
@@ -43,18 +44,31 @@ def silence(model: nn.Module, block: Block, units: Sequence[int]) -> None:
 
 @torch.no_grad()
 def keep(model: nn.Module, block: Block, units: Sequence[int]) -> None:
-    """Leave only the heads or neurons `units` of a block, in order, in the model itself.
+    """Leave only the heads or neurons `units` of a block, in order, in the model itself."""
+    if len(units) == block.units:
+        return
+    owner = model.get_submodule(block.name) if block.kind == "feed-forward" else keep_size(model, block)
+    select(model, [(cut, places(cut, block, units)) for cut in block.cuts])
+    if block.kind == "attention":
+        _tell_heads(owner, block, units)
+    else:
+        tell(owner, WIDTHS, block.units, len(units))
+
+
+def keep_size(model: nn.Module, block: Block) -> nn.Module:
+    """Return a block's attention module, put in the form that keeps its head size and scale."""
+    return _replace(model, block.name, narrowed(model.get_submodule(block.name)))
+
+
+@torch.no_grad()
+def select(model: nn.Module, kept: Sequence[tuple[Cut, Tensor]]) -> None:
+    """Leave only the given places along the axis of each cut.
 
     A tensor that several cuts share (queries, keys and values in one matrix) is cut once, at all places together.
     """
-    if len(units) == block.units:
-        return
-    owner = model.get_submodule(block.name)
-    if block.kind == "attention":
-        owner = _replace(model, block.name, narrowed(owner))
     wanted: dict[tuple[str, int], list[Tensor]] = {}
-    for cut in sorted(block.cuts, key=lambda cut: cut.offset):
-        wanted.setdefault((cut.tensor, cut.axis), []).append(places(cut, block, units))
+    for cut, where in sorted(kept, key=lambda one: one[0].offset):
+        wanted.setdefault((cut.tensor, cut.axis), []).append(where)
     for (tensor, axis), found in wanted.items():
         path, _, name = tensor.rpartition(".")
         holder = model.get_submodule(path)
@@ -62,21 +76,22 @@ def keep(model: nn.Module, block: Block, units: Sequence[int]) -> None:
         new = nn.Parameter(old.detach().index_select(axis, torch.cat(found)), requires_grad=old.requires_grad)
         setattr(holder, name, new)
         recount(holder)
-    if block.kind == "attention":
-        _tell_heads(owner, block, units)
-    else:
-        tell(owner, WIDTHS, block.units, len(units))
 
 
 def _replace(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
     """Put a module at a path, where it isn't there already."""
+    if model.get_submodule(path) is module:
+        return module
+    if not path:
+        raise CannotCompress(
+            f"transformer pruning: the model is nothing but {type(model).__name__}, which needs another form for fewer "
+            "heads; give a module that holds it"
+        )
     parent, _, name = path.rpartition(".")
-    holder = model.get_submodule(parent)
-    if getattr(holder, name) is not module:
-        setattr(holder, name, module)
-        for encoder in model.modules():
-            if isinstance(encoder, nn.TransformerEncoder):  # nested tensors need the fused kernel
-                encoder.use_nested_tensor = False
+    setattr(model.get_submodule(parent), name, module)
+    for encoder in model.modules():
+        if isinstance(encoder, nn.TransformerEncoder):  # nested tensors need the fused kernel
+            encoder.use_nested_tensor = False
     return module
 
 

@@ -1,4 +1,4 @@
-"""Transformer pruning as a technique: counts from the settings, heads and neurons from their effect on the loss."""
+"""Transformer pruning as a technique: counts from the settings, what goes by its effect on the loss."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from easycompress.core.errors import CannotCompress
-from easycompress.pruning.transformers.configuration import change
+from easycompress.pruning.transformers.configuration import change, configured
+from easycompress.pruning.transformers.dims import find_dims
+from easycompress.pruning.transformers.dims_shares import planned_dims
+from easycompress.pruning.transformers.dims_steps import DimSteps, replay_dims
 from easycompress.pruning.transformers.layout import find_blocks
 from easycompress.pruning.transformers.removal import can_narrow, left_after, remove
-from easycompress.pruning.transformers.scores import channel_importance, choose, importance
+from easycompress.pruning.transformers.scores import channel_importance, choose, dims_importance, importance
 from easycompress.pruning.transformers.settings import TransformerPruning
 from easycompress.pruning.transformers.shares import by_groups, pieces, planned
 from easycompress.pruning.transformers.stream import best_channels, keep_channels, stream_of
@@ -30,7 +33,7 @@ NAMED = 6
 
 
 class TransformerPruner:
-    """Removes attention heads and feed-forward neurons, in steps, each followed by a little training."""
+    """Removes attention heads, their dimensions and feed-forward neurons, in steps, each followed by some training."""
 
     name = "transformer-pruning"
     settings = TransformerPruning
@@ -52,6 +55,7 @@ class TransformerPruner:
         if action.strength is None:
             raise CannotCompress("transformer pruning: no strength was set")
         blocks, example = found(model, action), context.task.example
+        heads = smaller_heads(model, blocks, action, context)
         scores: dict[str, torch.Tensor] = {}
         if not action.uniform:
             scores = importance(model, blocks, action.importance, context.task, context.seed)
@@ -59,7 +63,8 @@ class TransformerPruner:
         hidden = shares.stream is None or can_narrow(model, blocks, shares, action, example)
         if not hidden:
             shares = planned(model, blocks, action, scores, action.strength, hidden=False)
-        if action.part == "attention" and action.uniform and not can_lose(model, blocks, action, hidden=hidden):
+        alone = action.part == "attention" and action.uniform and heads is None
+        if alone and not can_lose(model, blocks, action, hidden=hidden):
             raise CannotCompress(
                 "transformer pruning: the model's configuration can't say fewer heads; "
                 "prune the feed-forward part, or set uniform: false"
@@ -71,11 +76,16 @@ class TransformerPruner:
             counts = left_after(full, shares.goal, step, steps)
             here = [block for block in find_blocks(model) if counts.get(block.name, 0) < full.get(block.name, 0)]
             stream = None if shares.stream is None else (shares.stream, shares.stream.after(step, steps))
-            self._narrow(model, here, counts, stream, action, context)
+            if here or stream is not None:
+                self._narrow(model, here, counts, stream, action, context)
+            if heads is not None:
+                heads.step(model, step, steps, action, context)
             if context.recover is not None and step < steps:
                 epochs += context.recover(model, step)
-        change(model, shares.settings)
-        record = {**shape_record(model, shares.goal), "configuration": shares.settings}
+        settings = shares.settings | (heads.finish(model) if heads is not None else {})
+        change(model, settings)
+        record = {**shape_record(model, shares.goal), "configuration": settings}
+        record |= heads.record() if heads is not None else {}
         if shares.stream is not None:
             record["hidden"] = [shares.stream.width, shares.stream.kept]
         return Applied(model, record, epochs=epochs)
@@ -95,6 +105,8 @@ class TransformerPruner:
                 keep(model, block, [group * per_old + unit for group in range(groups) for unit in range(per_new)])
         if stream is not None:
             keep_channels(model, stream, range(stream.kept))
+        if "head_dims" in record:
+            replay_dims(model, record["head_dims"])
         change(model, record["configuration"])
         return model
 
@@ -124,13 +136,47 @@ class TransformerPruner:
 
 
 def found(model: nn.Module, action: TransformerPruning) -> list[Block]:
-    """Return the blocks of the action's part. Raises CannotCompress with what the model has instead."""
+    """Return the blocks of the action's part, of which head dimensions have none of their own.
+
+    Raises CannotCompress with what the model has instead.
+    """
+    if action.part == "head-dims":
+        return []
     blocks = [block for block in find_blocks(model) if action.part in ("both", block.kind)]
     if not blocks:
         kinds = ", ".join(list(dict.fromkeys(type(m).__name__ for m in model.modules()))[:NAMED])
         part = "attention or feed-forward" if action.part == "both" else action.part
         raise CannotCompress(f"transformer pruning: no {part} block that it understands; the model has {kinds}")
     return blocks
+
+
+def smaller_heads(
+    model: nn.Module, blocks: list[Block], action: TransformerPruning, context: Context
+) -> DimSteps | None:
+    """Return the way to smaller heads, None where it isn't for them to change.
+
+    They do where the action says so, and where attention has one head only, which can't go: there only where the model
+    permits it, and not at the cost of a configuration that then says something else.
+    Raises CannotCompress where the action says so and none can.
+    """
+    asked = action.part == "head-dims"
+    attention = [block for block in blocks if block.kind == "attention"]
+    single = bool(attention) and all(block.units == 1 for block in attention)
+    if not (asked or single) or action.strength is None:
+        return None
+    found = find_dims(model)
+    if asked and not found:
+        raise CannotCompress(
+            "transformer pruning: there is no attention whose heads can be made smaller: they are unknown, mixed, "
+            "normalised one by one or turned in an unknown way; prune part both instead"
+        )
+    scores: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    if not action.uniform:
+        scores = dims_importance(model, found, action.importance, context.task, context.seed)
+    shares = planned_dims(model, found, action, scores, action.strength)
+    heads = DimSteps(found, shares)
+    said = bool(shares.settings) or configured(model) is None or not action.uniform
+    return heads if asked or (found and said and heads.works(model, action, context)) else None
 
 
 def can_lose(model: nn.Module, blocks: list[Block], action: TransformerPruning, *, hidden: bool) -> bool:

@@ -56,12 +56,12 @@ def _much(heuristics: Heuristics) -> Answer:
 
 
 def _recurrent(heuristics: Heuristics) -> str:
-    """Return how much only codes can make smaller, "" where integers reach what is needed without it."""
+    """Return how much is for codes to make smaller, "" where integers reach what is needed without it."""
     share = heuristics.recurrent_share
     limit = 1 / (1 - INTEGERS_SAVE * (1 - share))
     if not share or heuristics.ratio_needed <= limit:
         return ""
-    return f"{share:.0%} of the parameters are in recurrent layers, which stay float but for codes"
+    return f"{share:.0%} of the parameters are in recurrent layers, where codes leave alone what runs through them"
 
 
 def _least_loss(heuristics: Heuristics) -> Answer:

@@ -236,6 +236,13 @@ def facts(**changes: Any) -> ModelProfile:
     return ModelProfile(**(plain | changes))
 
 
+def test_a_model_that_is_torchs_attention_itself_is_refused_in_one_line() -> None:
+    model = nn.MultiheadAttention(16, 4)
+    (block,) = find_blocks(model)
+    with pytest.raises(CannotCompress, match=r"nothing but MultiheadAttention.*give a module that holds it"):
+        keep(model, block, [0, 1])
+
+
 def test_models_without_attention_are_refused() -> None:
     refusal = PRUNER.refuses(facts(), TransformerPruning())
     assert refusal == "transformer pruning (both): the model has no attention; it is made of Conv2d"
