@@ -34,7 +34,7 @@ def test_every_value_is_the_mean_of_its_bucket_and_no_other_value_is_nearer(
     distance = (w - code.dense()).double().square().sum()
     for _ in range(10):
         rival = (code.values + 0.1 * torch.randn(buckets, generator=generator))[places]
-        assert distance <= (w - rival).double().square().sum() + 1e-9
+        assert distance <= (w - rival).double().square().sum() + 1e-6  # the values are float32
 
 
 def test_two_values_are_no_worse_than_brute_force() -> None:
