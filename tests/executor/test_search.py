@@ -76,7 +76,8 @@ def test_probing_is_cheap(curve: Curve, needed: float) -> None:
 def test_where_the_ratio_grows_geometrically_one_step_is_enough(start: float, growth: float, needed: float) -> None:
     probe = Probe(Curve(start, growth, 1, 0))
     least = least_strength(probe, needed)
-    assert least is None or 0.1 >= least > 0 or least > 0.9 or len(probe.asked) <= 3
+    crossing = math.log(max(needed / start, 1)) / math.log(growth)  # which `least`, on a grid, may exceed
+    assert least is None or not 0.1 < crossing <= 0.9 or len(probe.asked) <= 3
 
 
 def test_the_most_has_no_least_strength() -> None:

@@ -31,10 +31,11 @@ def test_every_value_is_the_mean_of_its_bucket_and_no_other_value_is_nearer(
         members = w[places == bucket].double()
         expected = float(members.mean()) if len(members) else 0.0
         assert float(code.values[bucket]) == pytest.approx(expected, abs=1e-6)
-    distance = (w - code.dense()).double().square().sum()
+    exact = w.double()  # differences in float32 are off by more than the bound
+    distance = (exact - code.dense()).square().sum()
     for _ in range(10):
         rival = (code.values + 0.1 * torch.randn(buckets, generator=generator))[places]
-        assert distance <= (w - rival).double().square().sum() + 1e-6  # the values are float32
+        assert distance <= (exact - rival).square().sum() + 1e-9
 
 
 def test_two_values_are_no_worse_than_brute_force() -> None:
