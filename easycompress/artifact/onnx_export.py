@@ -10,8 +10,10 @@ import onnx_ir
 import torch
 from torch import Tensor
 
+from easycompress.artifact.operators import remembered_operators
 from easycompress.core.errors import CannotCompress, one_line
 from easycompress.core.inputs import arguments, call, in_order, like, names_of, parts, tensors_of
+from easycompress.core.memory import is_exhausted
 from easycompress.core.quiet import quiet
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ def traced(model: nn.Module, example: Inputs, *, optimized: bool = True) -> torc
     was_training = model.training
     model.eval()
     try:
-        with quiet(*EXPORTERS), torch.no_grad():
+        with quiet(*EXPORTERS), remembered_operators(), torch.no_grad():
             flat, tensors, outputs = _flattened(model, in_order(model, example))
             program = torch.onnx.export(
                 flat,
@@ -80,6 +82,8 @@ def traced(model: nn.Module, example: Inputs, *, optimized: bool = True) -> torc
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         if any(isinstance(cause, KeyboardInterrupt) for cause in _causes(error)):
             raise KeyboardInterrupt from error  # the exporter wraps whatever happens to it
+        if any(is_exhausted(cause) for cause in _causes(error)):
+            raise MemoryError(f"exporting the model: {one_line(error)}") from error
         raise CannotCompress(_refusal(error)) from error
     finally:
         model.train(was_training)

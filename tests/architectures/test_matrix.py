@@ -45,10 +45,8 @@ WORKS = [
     ("partly-functional", "static-int8"),
     ("depthwise", "low-rank-layers"),
     ("conv3d", "unstructured-pruning"),
-    ("rnn", "float16"),
     ("norms", "static-int8"),
     ("nested", "entropy-quantization"),
-    ("conv-autoencoder", "qat-int8"),
 ]
 REFUSED = [
     ("channel-shuffle", "structured-pruning", "can't be followed through aten::view"),
@@ -77,12 +75,6 @@ def test_it_is_refused_in_one_line(architecture: str, technique: str, reason: st
     assert reason in made.reason
     assert "\n" not in made.reason
     assert len(made.reason) < 300
-
-
-def test_an_lstm_runs_in_integers(tmp_path: Path) -> None:
-    made = cell("wide-lstm", "dynamic-int8", tmp_path)
-    assert made.state == "works", made.reason
-    assert made.ratio > 3.5
 
 
 def test_most_of_a_recurrent_layers_weights_are_coded(tmp_path: Path) -> None:
@@ -170,7 +162,6 @@ def test_computed_weights_become_plain_ones(name: str) -> None:
     ("name", "objective", "kinds"),
     [
         ("lstm", "size", {"entropy-quantization", "lc"}),
-        ("lstm", "latency", {"dynamic-int8"}),
         ("u-net", "compute", {"structured-pruning", "low-rank-layers"}),
         ("old-weight-norm", "size", {"static-int8", "qat-int8", "structured-pruning", "entropy-quantization"}),
     ],
