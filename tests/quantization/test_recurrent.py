@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING
 
 import nets
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from easycompress.artifact.onnx_export import export
 from easycompress.artifact.slim import slim
 from easycompress.core.errors import CannotCompress
+from easycompress.core.opening import Opened
 from easycompress.core.profile import LayerProfile, ModelProfile
 from easycompress.measure.compute import macs
 from easycompress.measure.files import params
@@ -149,7 +149,7 @@ def test_a_file_that_onnx_runtime_crashes_on_is_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr(half, "_turned_later", lambda proto: proto)
     proto = export(Turning().eval(), signals(2))
     for code in (-11, 0):
-        monkeypatch.setattr(half, "opened", lambda *_, code=code: subprocess.CompletedProcess([], code))
+        monkeypatch.setattr(half, "opened", lambda *_, code=code: Opened(code, ""))
         if code:
             with pytest.raises(CannotCompress, match=r"^float16: ONNX Runtime crashes on this graph .*signal 11\)"):
                 half.half_graph(proto)
