@@ -12,6 +12,7 @@ import math
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from scipy.stats import t as student
 
 from easycompress.core.errors import BadInput
 
@@ -41,6 +42,15 @@ GROUPS = 40
 CHUNK = 2_000_000
 """Drawn indices held at once."""
 
+SHORTFALL = 0.015
+"""How far percentile intervals fall short of their confidence where few samples changed by very unequal amounts.
+
+Their confidence is raised by it up to FEW_CHANGED changed samples, and by less beyond: `python -m benchmarks.verdicts`
+prints how often bounds are wrong at the boundary, with 95 % itself 8 to 11 % of the time.
+"""
+
+FEW_CHANGED = 50
+
 _STEP = 1e-6  # of a derivative, relative to the mean's own size
 
 
@@ -62,7 +72,28 @@ def whole_upper(before: Scores, after: Scores, metric: Metric) -> float | None:
         _by_rows(before, after, metric, generator) if metric.of_rows else _by_means(before, after, metric, generator)
     )
     finite = drops[np.isfinite(drops)]  # a draw may hold one class only, of which some metrics know nothing
-    return max(float(np.quantile(finite, CONFIDENCE)), estimate) if len(finite) else None
+    if not len(finite):
+        return None
+    count = len(before) if metric.of_rows is None else min(GROUPS, len(before))
+    return upper_of(finite, influences(before, after, metric), estimate, int(changed.sum()), count)
+
+
+def upper_of(
+    drops: Scores, parts: Scores, estimate: float, changed: int, count: int, confidence: float = CONFIDENCE
+) -> float:
+    """Return the one-sided upper limit from the resampled `drops` (R,) and each sample's part in the drop (N,).
+
+    It is the largest of three: the percentile; Student's t; and t with the correction for skewness of N. J. Johnson
+    (Modified t tests and confidence intervals for asymmetrical populations, Journal of the American Statistical
+    Association 73, 1978). A few large losses among many small ones make the first two too small. `changed` samples
+    make the degrees of freedom, `count` is how many of the parts are independent.
+    """
+    level = confidence + SHORTFALL * min(1.0, FEW_CHANGED / changed) * (1 - confidence) / (1 - CONFIDENCE)
+    error = float(parts.std()) / math.sqrt(len(parts))
+    quantile = float(student.ppf(level, max(1, changed - 1)))
+    skewness = float((((parts - parts.mean()) / (parts.std() or 1.0)) ** 3).mean())
+    skewed = estimate + error * (quantile + skewness * (2 * quantile**2 + 1) / (6 * math.sqrt(count)))
+    return max(float(np.quantile(drops, level)), estimate + error * quantile, skewed)
 
 
 def influences(before: Scores, after: Scores, metric: Metric) -> Scores:

@@ -2,7 +2,8 @@
 
 Proportions (accuracy, agreement): Tango's score interval for a paired difference of proportions (T. Tango, Equivalence
 test and confidence interval for the difference in proportions for the paired-sample design, Statistics in Medicine 17,
-1998). Every other metric: the paired bootstrap. Both are one-sided: only "how bad can it be" matters.
+1998), and where few samples changed an exact test besides. Every other metric: the paired bootstrap. All are one-sided:
+only "how bad can it be" matters.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from scipy.special import ndtri
 
 from easycompress.core.errors import BadInput
 from easycompress.core.outcome import Drop
+from easycompress.measure.exact import exact_p_value
 from easycompress.measure.resampling import (
     BOOTSTRAP_SEED,
     CHUNK,
@@ -22,6 +24,7 @@ from easycompress.measure.resampling import (
     MIN_CHANGED,
     RESAMPLES,
     influences,
+    upper_of,
     whole_drop,
     whole_upper,
 )
@@ -33,6 +36,12 @@ Scores: TypeAlias = "np.ndarray[Any, Any]"
 
 TOLERANCE = 1e-9
 """Relative slack of a comparison with the floor, far below any real difference: a drop of exactly 1.0 meets 1.0."""
+
+FEW = 200
+"""Changed samples up to which the exact test has a say: beyond, Tango's approximation errs by less than 0.1 %."""
+
+GROWTH = 1.03
+"""From one number of samples that is tried to the next."""
 
 _ABSOLUTE_TOLERANCE = 1e-12  # for floors at or near 0, where relative slack is none
 _HALVINGS = 60  # of an interval no longer than 2: down to the spacing of floats
@@ -98,6 +107,31 @@ def samples_needed(worse: int, better: int, n: int, allowed: float, confidence: 
     return max(1, math.ceil(z * z * _variance(min(allowed, 1.0), *rates) / gap**2 - TOLERANCE))
 
 
+def certain(worse: int, better: int, n: int, allowed: float) -> bool:
+    """Return whether the drop of proportions is at most `allowed`, wrong at most 5 % of the time.
+
+    Tango's bound must say so, and up to FEW changed samples the exact test too.
+    """
+    if not within(tango_upper(worse, better, n), allowed):
+        return False
+    return worse + better > FEW or exact_p_value(worse, better, n, min(allowed, 1.0)) <= 1 - CONFIDENCE
+
+
+def certain_samples(worse: int, better: int, n: int, allowed: float) -> int | None:
+    """Return about how many samples would make it certain at the same flip rates; None when no number does.
+
+    At most `n` exactly where `n` made it certain.
+    """
+    needed = samples_needed(worse, better, n, allowed)
+    if needed is None:
+        return None
+    while (worse + better) * needed <= FEW * n:
+        if certain(round(worse * needed / n), round(better * needed / n), needed, allowed):
+            break
+        needed = math.ceil(needed * GROWTH)
+    return min(needed, n) if certain(worse, better, n, allowed) else max(needed, n + 1)
+
+
 def standard_error(worse: int, better: int, n: int) -> float:
     """Return the standard error of the paired difference of proportions (worse - better) / n."""
     _check_counts(worse, better, n)
@@ -115,11 +149,12 @@ def bootstrap_upper(
 ) -> float | None:
     """Return the one-sided upper limit of the mean drop, positive = worse, in the unit of the scores (N,).
 
-    Paired percentile bootstrap: whole samples are drawn, so what the two models share cancels. None (undecided) with
-    fewer than MIN_CHANGED changed samples, or with scores that are not finite.
+    Paired bootstrap: whole samples are drawn, so what the two models share cancels; see resampling.upper_of. None
+    (undecided) with fewer than MIN_CHANGED changed samples, or with scores that are not finite.
     """
     drops = _drops(before, after, higher_is_better=higher_is_better)
-    if np.count_nonzero(drops) < MIN_CHANGED or not np.isfinite(drops).all():
+    changed = int(np.count_nonzero(drops))
+    if changed < MIN_CHANGED or not np.isfinite(drops).all():
         return None
     generator = np.random.default_rng(seed)
     n = len(drops)
@@ -130,7 +165,7 @@ def bootstrap_upper(
             for start in range(0, resamples, rows)
         ]
     )
-    return max(float(np.quantile(means, confidence)), float(drops.mean()))
+    return upper_of(means, drops, float(drops.mean()), changed, n, confidence)
 
 
 def paired_error(before: Scores, after: Scores, metric: Metric) -> float:
@@ -156,11 +191,13 @@ def paired_drop(before: Scores, after: Scores, metric: Metric, allowed: float) -
     if metric.binary:
         estimate = metric.scale * (worse - better) / n
         upper = metric.scale * tango_upper(worse, better, n)
-        needed = samples_needed(worse, better, n, allowed / metric.scale)
+        needed = certain_samples(worse, better, n, allowed / metric.scale)
     else:
         estimate, upper = _estimate(before, after, drops, metric)
         needed = _needed(estimate, _error(drops), n, worse + better, allowed)
     certified = upper is not None and within(upper, allowed)
+    if metric.binary:
+        certified = certain(worse, better, n, allowed / metric.scale)
     return Drop(estimate=estimate, upper_95=upper, n=n, worse=worse, better=better, certified=certified, needed=needed)
 
 

@@ -76,7 +76,7 @@ def test_a_function_of_the_means_is_the_same_function_of_the_rows(metric: Metric
     error = paired_error(before, after, metric)
     assert paired_error(before, after, rows) == pytest.approx(error, rel=0.25)  # from forty groups
     assert by_rows.upper_95 - by_rows.estimate == pytest.approx(by_means.upper_95 - by_means.estimate, rel=0.25)
-    assert by_means.upper_95 - by_means.estimate == pytest.approx(1.645 * error, rel=0.15)
+    assert 1.645 * error < by_means.upper_95 - by_means.estimate < 1.3 * 1.645 * error  # widened: few samples changed
 
 
 @pytest.mark.parametrize("higher", [True, False])
