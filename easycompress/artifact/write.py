@@ -37,6 +37,10 @@ TOLERANCE = 1e-3
 PACKED = ".ecz"
 
 
+HALVED = 5e-4
+"""Largest change of the answers, relative to their largest magnitude, that scales and shifts in float16 may cause."""
+
+
 def write_model(
     model: nn.Module,
     example: Inputs,
@@ -104,17 +108,10 @@ def _coded(
     scales = {layer: _scale(treated, norm) for layer, norm in find_pairs(treated, example)}
     folded = fold_checked(treated, example)
     stored = dict(codes)
-    with torch.no_grad():
-        for layer, _ in folded:
-            stored.pop(f"{layer}.bias", None)  # the norm's shift has made another bias of it
-            weight = f"{layer}.weight"
-            if weight not in codes:
-                continue
-            module: Any = treated.get_submodule(layer)
-            # float16 holds eleven bits: a scale or shift in it moves an output by less than a coded weight's neighbour.
-            stored[weight] = Scaled(codes[weight], scales[layer].half().float())
-            module.weight.copy_(stored[weight].dense())
-            module.bias.copy_(module.bias.half().float())
+    for layer, _ in folded:
+        stored.pop(f"{layer}.bias", None)  # the norm's shift has made another bias of it
+    layers = [layer for layer, _ in folded if f"{layer}.weight" in codes]
+    stored |= _with_scales(treated, {layer: codes[f"{layer}.weight"] for layer in layers}, scales, example)
     unfold(treated)
     proto = exports.export(treated, example)
     try:
@@ -128,6 +125,42 @@ def _coded(
     skeleton = slim(named, keep=frozenset(stored))
     present = {tensor.name for tensor in skeleton.graph.initializer}
     return skeleton, {name: code for name, code in stored.items() if name in present}
+
+
+@torch.no_grad()
+def _with_scales(
+    model: nn.Module, codes: Mapping[str, Code], scales: Mapping[str, Tensor], example: Inputs
+) -> dict[str, Code]:
+    """Return the codes of weights with their batch norms' scales, by the weights' names; the model gets their values.
+
+    Scales and shifts are rounded to float16 where that hardly moves the answers to `example`: behind a norm that has
+    seen no variance a shift is the small rest of two large numbers.
+    """
+    made: dict[str, Code] = {}
+
+    def put(layer: str, *, halved: bool) -> None:
+        module: Any = model.get_submodule(layer)
+        scale, bias = scales[layer], biases[layer]
+        made[f"{layer}.weight"] = Scaled(codes[layer], scale.half().float() if halved else scale)
+        module.weight.copy_(made[f"{layer}.weight"].dense())
+        module.bias.copy_(bias.half().float() if halved else bias)
+
+    biases: dict[str, Tensor] = {layer: model.get_submodule(layer).bias.detach().clone() for layer in codes}  # type: ignore[operator] # folding made one
+    for layer in codes:
+        put(layer, halved=False)
+    exact = answer(model, example)
+    allowed = HALVED * float(exact.abs().max())
+    for layer in codes:
+        put(layer, halved=True)
+    if float((answer(model, example) - exact).abs().max()) <= allowed:
+        return made
+    for layer in codes:
+        put(layer, halved=False)
+    for layer in codes:
+        put(layer, halved=True)
+        if not float((answer(model, example) - exact).abs().max()) <= allowed:
+            put(layer, halved=False)
+    return made
 
 
 def _scale(model: nn.Module, name: str) -> Tensor:
