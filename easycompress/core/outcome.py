@@ -73,6 +73,34 @@ class StepRecord(Frozen):
     reason: str
 
 
+class Repeat(Frozen):
+    """What one seed came to on *select*: ratio, quality and drop of its file, None where nothing was accepted."""
+
+    seed: int
+    ratio: float | None
+    quality: float | None
+    drop: float | None
+    target_met: bool
+
+
+class Spread(Frozen):
+    """How far values lie apart; `deviation` is the sample's standard deviation, 0 of a single value."""
+
+    mean: float
+    deviation: float
+    least: float
+    most: float
+
+
+class Repeats(Frozen):
+    """Every seed's result on *select*, which of them was delivered, and the spread of ratio and drop."""
+
+    rows: tuple[Repeat, ...]
+    delivered: int
+    ratio: Spread | None
+    drop: Spread | None
+
+
 class Artifact(Frozen):
     """One written file: its path inside OUT, bytes, SHA-256."""
 
@@ -100,10 +128,11 @@ class Report(Frozen):
     verdict: Verdict
     summary: str
     artifacts: tuple[Artifact, ...]
+    repeats: Repeats | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON form, `schema` first."""
-        data = self.model_dump(mode="json")
+        """Return the JSON form, `schema` first; `repeats` only where several seeds were asked for."""
+        data = self.model_dump(mode="json", exclude=None if self.repeats is not None else {"repeats"})
         return {"schema": data.pop("schema_"), **data}
 
 

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from easycompress.core.request import Request
 from easycompress.report import units
 from easycompress.report.chart import NARROW, WIDE, attempts, chart
-from easycompress.report.reading import compared, goal_words, read
+from easycompress.report.reading import compared, goal_words, read, repeats_words
 from easycompress.report.sentence import LABELS, bound, factor
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def render(report: Report) -> str:
         objective=lambda value: units.amount(value, reading.objective),
         quality=lambda value: units.quality(value, percent=reading.percent),
         plain=plain,
+        ratio=units.ratio,
+        points=lambda value: units.points(value, percent=reading.percent),
     )
     return environment.get_template(TEMPLATE).render(
         report=report,
@@ -72,6 +74,7 @@ def render(report: Report) -> str:
         model=_model_line(report.profile),
         charts=[("wide", chart(marks, reading, WIDE)), ("narrow", chart(marks, reading, NARROW))],
         attempted=len(marks) > 1,
+        seeds=repeats_words(report, reading),
         rows=compared(report, reading),
         asked=_asked(reading.request),
         run=run_snippet(report),
@@ -154,6 +157,8 @@ def plain(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return units.number(value, 4)
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {plain(each)}" for name, each in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(plain(each) for each in value)
     return str(value)

@@ -135,6 +135,24 @@ def _row(label: str, before: float, after: float, shown: Callable[[float], str])
     return Compared(label, shown(before), shown(after), change)
 
 
+def repeats_words(report: Report, reading: Reading) -> str:
+    """Return how far the seeds' results lie apart, in one sentence; empty for a run with one seed."""
+    repeats = report.repeats
+    if repeats is None:
+        return ""
+    kept = sum(row.ratio is not None for row in repeats.rows)
+    said = f"{len(repeats.rows)} seeds, {kept} within the floor"
+    if repeats.ratio is not None:
+        said += f": {units.ratio(repeats.ratio.least)} to {units.ratio(repeats.ratio.most)}"
+    if repeats.drop is not None:
+        least, most, mean, deviation = (
+            units.points(value, percent=reading.percent)
+            for value in (repeats.drop.least, repeats.drop.most, repeats.drop.mean, repeats.drop.deviation)
+        )
+        said += f"; drop on select from {least} to {most}, mean {mean}, standard deviation {deviation}"
+    return f"{said}; seed {repeats.delivered} is delivered"
+
+
 def goal_words(reading: Reading) -> str:
     """Return the goal as a person would say it: `10x smaller, accuracy at most 1 point lower`."""
     floor = floor_words(reading.floor, percent=reading.percent, higher_is_better=reading.higher_is_better)

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from easycompress.core.errors import printable
 from easycompress.report import units
 from easycompress.report.columns import Column, table, wrapped
-from easycompress.report.reading import compared, read
+from easycompress.report.reading import compared, read, repeats_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,6 +142,8 @@ class Terminal:
             columns = (Column("", cut="end"), *[Column(head, right=True) for head in ("Before", "After", "Change")])
             rows = [(row.label, row.before, row.after, row.change) for row in compared(report, read(report))]
             self._print(table(columns, rows, self._width))
+            if seeds := repeats_words(report, read(report)):
+                self._print(Text(f"\n{wrapped(seeds, self._width)}"))
             self._print(Text())
         label = report.summary.partition(":")[0]
         text = Text(wrapped(report.summary, self._width))
@@ -216,6 +219,7 @@ class Terminal:
         self._print(line)
 
     def _print(self, text: Text) -> None:
+        text.plain = printable(text.plain)
         # Everything is wrapped or cut by now; Rich would break "5 000" at its space.
         self._console.print(text, soft_wrap=True)
 

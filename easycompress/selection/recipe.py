@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from easycompress.core.errors import BadInput, CannotCompress, one_line
+from easycompress.core.plain import read_yaml
 from easycompress.core.plan import Plan
 from easycompress.core.progress import Silent
 from easycompress.distillation.settings import Distillation
@@ -26,20 +25,35 @@ if TYPE_CHECKING:
 
 def read_recipe(path: Path) -> Plan:
     """Read the actions of a recipe.yaml."""
+    steps = _parsed(path)["steps"]
+    return Plan(steps=tuple(parse_action(step) for step in steps), decisions=(), notes=(f"replayed from {path.name}",))
+
+
+def seeds_of(path: Path) -> dict[str, int]:
+    """Return what a recipe.yaml says of `seed` and `split_seed`: with others the weights would be others."""
+    found = {key: value for key, value in _parsed(path).items() if key in ("seed", "split_seed")}
+    for key, value in found.items():
+        if not isinstance(value, int) or not 0 <= value < 2**32:
+            raise BadInput(f"--recipe {path}: {key} {value!r} is no number from 0 to 2**32 - 1; give --seed")
+    return found
+
+
+def _parsed(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text())
+        data = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"--recipe {path}: can't be read ({error.strerror}); give a recipe.yaml") from error
     except UnicodeDecodeError as error:
         raise BadInput(f"--recipe {path}: not text; give the recipe.yaml of a finished run") from error
-    except yaml.YAMLError as error:
+    except ValueError as error:
         raise BadInput(
             f"--recipe {path}: not valid YAML ({one_line(error)}); use the recipe.yaml of a finished run"
         ) from error
     steps = data.get("steps") if isinstance(data, dict) else None
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise BadInput(f"--recipe {path}: has no list `steps`; use the recipe.yaml of a finished run")
-    return Plan(steps=tuple(parse_action(step) for step in steps), decisions=(), notes=(f"replayed from {path.name}",))
+    found: dict[str, Any] = data
+    return found
 
 
 def for_large(plan: Plan, *, replayed: bool) -> Plan:

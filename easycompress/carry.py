@@ -1,0 +1,103 @@
+"""From a plan to a delivered result: once, or with several seeds of which one is delivered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from easycompress.core.files import copy_file
+from easycompress.core.plan import Plan
+from easycompress.deliver import deliver
+from easycompress.executor.clock import Clock
+from easycompress.executor.repeat import chosen_of, joined, part_of, repeats_of
+from easycompress.executor.run import Executed, execute
+from easycompress.executor.trainer import Trainer
+from easycompress.executor.workshop import Workshop
+from easycompress.techniques import parse_action
+
+if TYPE_CHECKING:
+    from easycompress.core.outcome import Repeats, Report
+    from easycompress.core.progress import Progress
+    from easycompress.core.request import Request
+    from easycompress.executor.journal import Journal
+    from easycompress.prepare import Prepared
+
+
+def carry_out(prepared: Prepared, request: Request, plan: Plan, journal: Journal, progress: Progress) -> Report:
+    """Execute the plan, or the one that the journal holds, with every seed, and deliver what it came to."""
+    chosen = _journalled(journal, plan)
+    executed, repeats = Executed(best=None, steps=(), why=""), None
+    if prepared.needed > 1 and (chosen.steps or chosen.quick):
+        if request.repeats == 1:
+            executed = execute(chosen, make_workshop(prepared, request, journal, progress), prepared.needed)
+        else:
+            executed, repeats = _repeated(prepared, request, chosen, journal, progress)
+            journal = journal.part(_label(repeats.delivered))
+    progress.now("measuring the result on the report split")
+    return deliver(prepared, request, chosen, executed, journal, journal.out, repeats)
+
+
+def _repeated(
+    prepared: Prepared, request: Request, plan: Plan, journal: Journal, progress: Progress
+) -> tuple[Executed, Repeats]:
+    """Carry the plan out with every seed, each with its part of the budget."""
+    seeds = range(request.seed, request.seed + request.repeats)
+    done: list[Executed] = []
+    epochs = 0
+    for index, seed in enumerate(seeds):
+        progress.say(f"seed {seed}, {index + 1} of {len(seeds)}")
+        part, own = journal.part(_label(seed)), request.model_copy(update={"seed": seed})
+        began = float(part.once("began", journal.elapsed)) if index else 0.0
+        spent = began if prepared.budget.kind == "time" else epochs
+        budget = part_of(prepared.budget, index, len(seeds), spent)
+        shop = make_workshop(replace(prepared, budget=budget), own, part, progress)
+        shop.trainer.clock.start = began
+        torch.manual_seed(seed)
+        done.append(execute(plan, shop, prepared.needed))
+        epochs += shop.trainer.clock.epochs_used
+    chosen = chosen_of(done, prepared.needed)
+    return joined(seeds, done, chosen), repeats_of(seeds, done, chosen, prepared.needed)
+
+
+def _label(seed: int) -> str:
+    return f"seed {seed} "
+
+
+def make_workshop(prepared: Prepared, request: Request, journal: Journal, progress: Progress) -> Workshop:
+    """Set up where candidates are made."""
+    kept = journal.path("baseline.onnx")
+    copy_file(prepared.baseline, kept)
+    clock = Clock(prepared.budget, journal, prepared.reserve)
+    trainer = Trainer(
+        prepared.task,
+        prepared.profile,
+        journal,
+        clock,
+        progress,
+        baseline=prepared.scores,
+        allowed=prepared.allowed,
+        seed=request.seed,
+    )
+    return Workshop(
+        trainer,
+        prepared.goal,
+        kept,
+        prepared.value,
+        request.certify,
+        request.batch,
+        prepared.threads,
+        prepared.meter,
+    )
+
+
+def _journalled(journal: Journal, plan: Plan) -> Plan:
+    """Return the plan that this run began with: a resumed run must not choose another."""
+    data = journal.once(
+        "plan",
+        lambda: {"steps": [s.model_dump() for s in plan.steps], "decisions": [d.model_dump() for d in plan.decisions],
+                 "notes": list(plan.notes), "quick": [s.model_dump() for s in plan.quick]},
+    )  # fmt: skip
+    chains = {part: tuple(parse_action(step) for step in data[part]) for part in ("steps", "quick")}
+    return Plan(decisions=data["decisions"], notes=tuple(data["notes"]), **chains)
