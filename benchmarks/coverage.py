@@ -27,7 +27,7 @@ import numpy as np
 import onnx
 import torch
 
-from benchmarks.coverage_page import STAGES, line, page
+from benchmarks.coverage_page import STAGES, line, page, summary
 from benchmarks.coverage_rows import inputs_of, make, names, parameters
 from easycompress.artifact.exports import Exports
 from easycompress.artifact.fold import fold_checked
@@ -258,13 +258,10 @@ def main() -> None:
             options.json.parent.mkdir(parents=True, exist_ok=True)
             options.json.write_text(json.dumps(results, indent=2) + "\n")
         print(line(results[name]), flush=True)
-    shown = [results[name]["stages"] for name in wanted]
-    good = sum(all(stages.get(stage) == "ok" for stage in STAGES) for stages in shown)
-    said = sum(any(str(s).startswith(("explained", "skipped")) for s in stages.values()) for stages in shown)
-    summary = f"{good} of {len(shown)} work, {said} explained or skipped, {len(shown) - good - said} fail"
-    print(summary)
+    shown = [results[name] for name in wanted]
+    print(summary(shown))
     if options.page:
-        options.page.write_text(page([results[name] for name in wanted], summary))
+        options.page.write_text(page(shown), encoding="utf-8")
 
 
 if __name__ == "__main__":

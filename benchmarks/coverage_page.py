@@ -31,9 +31,19 @@ def line(result: dict[str, Any]) -> str:
     return f"{facts} {result['seconds']:6.1f} s  {cells}  {reason}".rstrip()
 
 
-def page(results: Sequence[dict[str, Any]], summary: str) -> str:
-    """Return the table as a page of the documentation."""
-    lines = [PAGE_HEAD, f"**{summary}.**", "", "| model | parameters | left | channels found by | seconds | result |"]
+def summary(results: Sequence[dict[str, Any]]) -> str:
+    """Return how many rows work, how many say why not, how many fail."""
+    shown = [result["stages"] for result in results]
+    good = sum(all(stages.get(stage) == "ok" for stage in STAGES) for stages in shown)
+    said = sum(any(str(s).startswith(("explained", "skipped")) for s in stages.values()) for stages in shown)
+    return f"{good} of {len(shown)} work, {said} explained or skipped, {len(shown) - good - said} fail"
+
+
+def page(results: Sequence[dict[str, Any]]) -> str:
+    """Return the table, smallest models first, as a page of the documentation."""
+    results = sorted(results, key=lambda result: (result["params"], result["name"]))
+    lines = [PAGE_HEAD, f"**{summary(results)}.**", ""]
+    lines.append("| model | parameters | left | channels found by | seconds | result |")
     lines.append("|---|---:|---:|---|---:|---|")
     for result in results:
         stages = [result["stages"].get(stage, "") for stage in STAGES]
