@@ -24,6 +24,7 @@ import zstandard
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
+from easycompress.artifact.claims import check_memory
 from easycompress.artifact.coded import PLAIN, read_code, write_code
 from easycompress.artifact.dictionary import DICTIONARY
 from easycompress.artifact.rows import TensorRow
@@ -123,6 +124,7 @@ def read_ecz(path: Path) -> tuple[onnx.ModelProto, dict[str, Code]]:
     """
     parts, codes = _take_apart(path), {}
     tensors = {tensor.name: tensor for tensor in parts.skeleton.graph.initializer}
+    check_memory(path, ((tensors[name].dims, len(payload)) for name, payload in parts.payloads.items()))
     for name, payload in parts.payloads.items():
         try:
             code = _read_payload(tensors[name], payload)
@@ -256,7 +258,8 @@ def _split(frame: bytes, tail: bytes, *, whole: bool) -> _Parts:
         raise ValueError("header")
     graph.end()
     source.end()
-    if len({tensor.name for tensor in tensors}) != len(tensors) or not skeleton.graph.node:
+    names = {tensor.name for tensor in tensors if isinstance(tensor.name, str)}  # bytes where they aren't UTF-8
+    if len(names) != len(tensors) or not skeleton.graph.node:
         raise ValueError("graph")
     return _Parts(skeleton, payloads, len(frame))
 

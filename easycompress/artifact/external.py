@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +10,12 @@ import onnx
 from onnx import TensorProto
 
 from easycompress.core import large
-from easycompress.core.errors import BadInput
-from easycompress.core.files import write_bytes
+from easycompress.core.files import new_file, write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
-    from typing import BinaryIO, TypeAlias
+    from typing import TypeAlias
 
 INLINE_BYTES = 1024
 """Smaller tensors stay in the graph, where shape inference reads them."""
@@ -102,7 +99,7 @@ def write_graph(proto: onnx.ModelProto, path: Path, values: Values, *, apart: bo
         write_bytes(path, message)
         data.unlink(missing_ok=True)
         return path
-    with _new_file(data) as file:
+    with new_file(data) as file:
         for tensor, offset in _places(proto):
             file.write(b"\0" * (offset - file.tell()))
             raw = _bytes_of(tensor, values) if is_outside(tensor) else np.frombuffer(tensor.raw_data, np.uint8)
@@ -146,7 +143,7 @@ def copy_graph(source: Path, target: Path) -> None:
     for tensor in proto.graph.initializer:
         if is_outside(tensor):
             _describe(tensor, _entries(tensor) | {LOCATION: data_of(target).name})
-    with _new_file(data_of(target)) as copy, data.open("rb") as file:
+    with new_file(data_of(target)) as copy, data.open("rb") as file:
         while chunk := file.read(1 << 24):
             copy.write(chunk)
     write_bytes(target, proto.SerializeToString(deterministic=True))
@@ -188,23 +185,3 @@ def _describe(tensor: TensorProto, entries: dict[str, str]) -> None:
     del tensor.external_data[:]
     for key, value in entries.items():
         tensor.external_data.add(key=key, value=value)
-
-
-@contextlib.contextmanager
-def _new_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that is either whole or not there. Raises BadInput where the disk or the folder says no."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise BadInput(
-            f"{path}: can't be written ({error.strerror or error}); choose another folder with -o"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):  # where the folder itself is no folder, there is nothing to remove
-            temporary.unlink()

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
 from easycompress.artifact.rows import TensorRow
 from easycompress.artifact.session import constants
 from easycompress.core.errors import BadInput, one_line
+from easycompress.intake.onnx_checks import read_checked, read_outside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from easycompress.artifact.chains import Array
+    from easycompress.artifact.session import Run
 
 FORMS: dict[int, str] = {
     TensorProto.FLOAT: "float32",
@@ -47,28 +48,27 @@ LAYOUTS = {"ScatterElements": "gaps", "Mul": "mask"}
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
-    """Read an ONNX file. Raises BadInput when it is missing or no ONNX file."""
-    try:
-        proto = onnx.load(str(path))
-    except OSError as error:
-        raise BadInput(f"{path}: can't be read ({error.strerror or error})") from error
-    except (DecodeError, ValueError) as error:
-        raise BadInput(f"{path}: not a readable ONNX file") from error
-    if not proto.graph.node:
-        raise BadInput(f"{path}: not a readable ONNX file (it holds no graph)")
-    return proto
+    """Read an ONNX file. Raises BadInput when it is missing, no ONNX file or untrue about its tensors."""
+    return read_outside(read_checked(path)[0], path)
 
 
-def inspect_onnx(path: Path) -> list[TensorRow]:
+def inspect_onnx(path: Path, run: Run = constants) -> list[TensorRow]:
     """Return one row a stored tensor, largest first. Scales and zero points count to the weights that they decode.
 
     A self-decoding weight is one row of its dense shape, with the bytes of all that only its own operators read and its
-    share of what several decode jointly; the constants that they share are one more row. Raises BadInput as
-    `read_onnx`, and where the operators that decode weights don't run.
+    share of what several decode jointly; the constants that they share are one more row. `run` runs the operators that
+    decode weights: session.constants_apart for a file that anybody may have made. Raises BadInput as `read_onnx`, and
+    where those don't run or aren't put together as `decode` does.
     """
     proto = read_onnx(path)
-    rows, read = _Decoders(proto, path).rows()
-    rows += _plain_rows(proto.graph, {t.name: t for t in proto.graph.initializer if t.name not in read})
+    try:
+        rows, read = _Decoders(proto, path, run).rows()
+        rows += _plain_rows(proto.graph, {t.name: t for t in proto.graph.initializer if t.name not in read})
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise BadInput(
+            f"{path}: its operators don't fit its tensors ({type(error).__name__}: {one_line(error, 80)}); "
+            "export it again"
+        ) from error
     return sorted(rows, key=lambda row: -row.bytes)
 
 
@@ -110,8 +110,8 @@ def _per_channel(tensors: dict[str, TensorProto], names: list[str]) -> bool:
 class _Decoders:
     """The part of a graph that reads initializers alone, and the weights that it rebuilds for the rest."""
 
-    def __init__(self, proto: onnx.ModelProto, path: Path) -> None:
-        self.proto, self.path = proto, path
+    def __init__(self, proto: onnx.ModelProto, path: Path, run: Run) -> None:
+        self.proto, self.path, self.run = proto, path, run
         self.tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
         constant = {*self.tensors, ""}
         self.nodes: list[onnx.NodeProto] = []
@@ -243,7 +243,7 @@ class _Decoders:
         """Run the decoding operators once and return the tensors of these names."""
         made = [name for name in names if name in self.makers]
         try:
-            values = constants(self.nodes, self.proto.graph.initializer, made, self.proto)
+            values = self.run(self.nodes, self.proto.graph.initializer, made, self.proto)
         except Exception as error:  # the runtime's own error types share no public base class
             raise BadInput(
                 f"{self.path}: the operators that decode its weights don't run: {one_line(error)}"

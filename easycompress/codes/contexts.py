@@ -15,6 +15,7 @@ from easycompress.codes.tables import (
     SIDE_ONE,
     Ints,
     quantize_odds,
+    same_class,
 )
 
 FARTHEST = 64
@@ -62,7 +63,7 @@ class Plan:
 
 def bare_plan(lines: int, places: int) -> Plan:
     """Return the plan that looks at nothing."""
-    return Plan(turned=False, lags=(), line_class=np.zeros(lines, np.int64), place_class=np.zeros(places, np.int64))
+    return Plan(turned=False, lags=(), line_class=same_class(lines), place_class=same_class(places))
 
 
 def thin(lines: int, places: int) -> bool:
@@ -101,6 +102,18 @@ def distance_context(plan: Plan, sides: Ints, chosen: Ints) -> Ints:
     if plan.source == "neighbours":
         return around(sides, plan.lags).reshape(-1)[chosen].astype(np.int64)
     return np.zeros(len(chosen), np.int64)
+
+
+def distance_mask(plan: Plan, sides: Ints, side: int, label: int) -> Ints:
+    """Return which symbols (lines, places) stand on a side in one context: what `distance_context` says, as bools."""
+    mask = sides == side
+    if plan.source == "line":
+        mask &= (plan.line_class == label)[:, None]
+    elif plan.source == "place":
+        mask &= plan.place_class == label
+    elif plan.source == "neighbours":
+        mask &= around(sides, plan.lags) == label
+    return np.asarray(mask)
 
 
 def distance_contexts(plan: Plan) -> int:
@@ -154,3 +167,22 @@ def count(plan: Plan, sides: Ints, code: Ints) -> Counted:
         below[TENDENCY[index] + len(plan.lags)] += int(full[..., index, 1].sum())
         above[TENDENCY[index] + len(plan.lags)] += int(full[..., index, 2].sum())
     return Counted(flags, totals, below, below + above)
+
+
+def side_weights(plan: Plan, flags: Ints, below: Ints) -> Ints:
+    """Return float32 (line classes, place classes x 9, 3): integer weights of common, below and above, 2^24 in all."""
+    flag = flags.reshape(plan.line_classes, plan.place_classes, plan.states)
+    state = np.minimum(ACTIVE, plan.states - 1)
+    tendency = np.clip(TENDENCY + len(plan.lags), 0, 2 * len(plan.lags))
+    chance, low = flag[:, :, state], below[tendency]
+    weights = np.stack([(FLAG_ONE - chance) * SIDE_ONE, chance * low, chance * (SIDE_ONE - low)], axis=-1)
+    return weights.reshape(plan.line_classes, -1, 3).astype(np.float32)
+
+
+def side_table(plan: Plan, weights: Ints, begin: int, end: int, code: Ints, part: slice = slice(None)) -> Ints:
+    """Return the weights (symbols, 3) of the lines begin..end, or a part of each, whose neighbours are `code`."""
+    index = code + plan.place_class[part] * 9
+    if plan.line_classes == 1 or end - begin == 1:
+        return np.asarray(weights[plan.line_class[begin]].take(index.reshape(-1), 0))
+    index += plan.line_class[begin:end, None] * weights.shape[1]
+    return np.asarray(weights.reshape(-1, 3).take(index.reshape(-1), 0))

@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from easycompress.codes.contexts import (
-    ACTIVE,
     FARTHEST,
     MOST_CLASSES,
     MOST_LINES,
     SMALLEST,
     SOURCES,
-    TENDENCY,
     Plan,
     bare_plan,
     count,
     distance_context,
     distance_contexts,
+    distance_mask,
     neighbours,
+    side_table,
+    side_weights,
     thin,
 )
 from easycompress.codes.search import WIDTHS, best_distances, best_plan, grouped
@@ -59,6 +60,10 @@ TRIMMED, MOST_CUT = 4096, 7
 
 HEADER_BITS = 20
 """About what a plan without contexts takes."""
+
+EVEN_SHARE, EVEN_SPARE = 16, 1 << 20
+"""Bits of evenly coded symbols for each bit of a stream, and beyond. Zeros at its end aren't stored, and so many zeros
+would never be coded evenly: more symbols are a lie that takes long to decode."""
 
 BLOCK = 1 << 19
 """Symbols that are coded at once where no neighbours matter: bounds the memory of their probabilities."""
@@ -134,7 +139,7 @@ def _encode(matrix: Ints, k: int) -> bytes:
 
 
 def decode(data: bytes, shape: tuple[int, ...], k: int) -> Ints:
-    """Return the uint8 array of `shape` that `encode` was given. Allocates about ten bytes a symbol at its peak.
+    """Return the uint8 array of `shape` that `encode` was given. Takes about ten bytes a symbol at its peak.
 
     Raises ValueError on a stream that no encoder writes; a stream for another shape or k may also decode to nonsense.
     """
@@ -144,7 +149,9 @@ def decode(data: bytes, shape: tuple[int, ...], k: int) -> Ints:
         return np.zeros(shape, np.uint8)
     reader = Reader(data)
     if not reader.number(2):
-        return reader.symbols(rows * columns, np.ones(k)).astype(np.uint8).reshape(shape)
+        if rows * columns * math.log2(k) > EVEN_SHARE * 8 * len(data) + EVEN_SPARE:
+            raise ValueError("a stream shorter than its symbols")
+        return _read_symbols(reader, rows * columns, np.ones(k)).reshape(shape)
     common = reader.number(k)
     sizes = [reader.number(k) for _ in range(2)]
     if sizes[0] > common or sizes[1] > k - 1 - common:
@@ -202,29 +209,10 @@ def _read_plan(reader: Reader, rows: int, columns: int) -> Plan:
 
 
 def _steps(plan: Plan) -> Iterator[tuple[int, int]]:
-    """Yield the (begin, end) of lines that are coded at once: their neighbours must all be known by then."""
+    """Yield the (begin, end) of lines that are coded at once: BLOCK symbols or one line, neighbours all known."""
     lines, places = len(plan.line_class), len(plan.place_class)
-    step = min(plan.lags) if plan.lags else max(1, BLOCK // places)
+    step = min([max(1, BLOCK // places), *plan.lags])
     yield from ((begin, min(begin + step, lines)) for begin in range(0, lines, step))
-
-
-def _weights(plan: Plan, flags: Ints, below: Ints) -> Ints:
-    """Return float32 (line classes, place classes x 9, 3): integer weights of common, below and above, 2^24 in all."""
-    flag = flags.reshape(plan.line_classes, plan.place_classes, plan.states)
-    state = np.minimum(ACTIVE, plan.states - 1)
-    tendency = np.clip(TENDENCY + len(plan.lags), 0, 2 * len(plan.lags))
-    chance, low = flag[:, :, state], below[tendency]
-    weights = np.stack([(FLAG_ONE - chance) * SIDE_ONE, chance * low, chance * (SIDE_ONE - low)], axis=-1)
-    return weights.reshape(plan.line_classes, -1, 3).astype(np.float32)
-
-
-def _table(plan: Plan, weights: Ints, begin: int, end: int, code: Ints) -> Ints:
-    """Return the weights (symbols, 3) of the lines begin..end, whose neighbours are `code`."""
-    index = code + plan.place_class * 9
-    if plan.line_classes == 1 or end - begin == 1:
-        return np.asarray(weights[plan.line_class[begin]].take(index.reshape(-1), 0))
-    index += plan.line_class[begin:end, None] * weights.shape[1]
-    return np.asarray(weights.reshape(-1, 3).take(index.reshape(-1), 0))
 
 
 def _write_sides(writer: Writer, plan: Plan, sides: Ints) -> None:
@@ -233,22 +221,25 @@ def _write_sides(writer: Writer, plan: Plan, sides: Ints) -> None:
     below, side_bits, _ = quantize_odds(counted.below, counted.either, SIDE_ONE)
     write_odds(writer, flags, flag_bits)
     write_odds(writer, below, side_bits)
-    weights = _weights(plan, odds(flags, flag_bits, FLAG_ONE), odds(below, side_bits, SIDE_ONE))
+    weights = side_weights(plan, odds(flags, flag_bits, FLAG_ONE), odds(below, side_bits, SIDE_ONE))
     step = max(1, BLOCK // len(plan.place_class))
     for begin in range(0, len(sides), step):  # the encoder knows all neighbours: any step gives the same stream
         end = min(begin + step, len(sides))
         code = neighbours(sides, plan.lags, begin, end)
-        writer.mixed(sides[begin:end].reshape(-1), _table(plan, weights, begin, end, code))
+        writer.mixed(sides[begin:end].reshape(-1), side_table(plan, weights, begin, end, code))
 
 
 def _read_sides(reader: Reader, plan: Plan) -> Ints:
     flags = read_odds(reader, plan.line_classes * plan.place_classes * plan.states, FLAG_ONE)
-    weights = _weights(plan, flags, read_odds(reader, 2 * len(plan.lags) + 1, SIDE_ONE))
-    sides = np.zeros((len(plan.line_class), len(plan.place_class)), np.uint8)
+    weights = side_weights(plan, flags, read_odds(reader, 2 * len(plan.lags) + 1, SIDE_ONE))
+    places = len(plan.place_class)
+    sides = np.zeros((len(plan.line_class), places), np.uint8)
     for begin, end in _steps(plan):
         code = neighbours(sides, plan.lags, begin, end)
-        found = reader.mixed(_table(plan, weights, begin, end, code))
-        sides[begin:end] = found.reshape(end - begin, -1)
+        for first in range(0, places, BLOCK):  # a long line is read in pieces: what it takes is 24 times its bytes
+            part = slice(first, first + BLOCK)
+            found = reader.mixed(side_table(plan, weights, begin, end, code[:, part], part))
+            sides[begin:end, part] = found.reshape(end - begin, -1)
     return sides
 
 
@@ -271,19 +262,32 @@ def _write_distances(writer: Writer, plan: Plan, sides: Ints, parts: list[tuple[
 def _read_distances(reader: Reader, plan: Plan, sides: Ints, common: int, sizes: list[int], flat: Ints) -> None:
     """Fill in `flat`, the symbols of `sides`, all common so far."""
     for side, size in enumerate(sizes, start=1):
-        chosen = np.flatnonzero(sides == side)
         sign = -1 if side == 1 else 1
-        if len(chosen) and not size:
+        used = bool((sides == side).any())
+        if used and not size:
             raise ValueError("symbols on a side that has none")
-        if size < 2 or not len(chosen):  # noqa: PLR2004 - a single distance takes no bits
-            flat[chosen] = common + sign * min(size, 1)
+        if size < 2 or not used:  # noqa: PLR2004 - a single distance takes no bits
+            flat[(sides == side).reshape(-1)] = common + sign * min(size, 1)
             continue
         width = WIDTHS[reader.number(len(WIDTHS))]
-        context = distance_context(plan, sides, chosen)
         for label in range(distance_contexts(plan)):
-            mine = chosen[context == label]
-            weights = read_table(reader, -(-size // width))
-            distance = reader.symbols(len(mine), weights) * width + reader.symbols(len(mine), np.ones(width))
-            if len(mine) and int(distance.max()) >= size:
+            mine = distance_mask(plan, sides, side, label).reshape(-1)
+            many = int(np.count_nonzero(mine))
+            distance = _read_symbols(reader, many, read_table(reader, -(-size // width))).astype(np.int16)
+            distance *= width
+            distance += _read_symbols(reader, many, np.ones(width))
+            if many and int(distance.max()) >= size:
                 raise ValueError("symbols beyond their range")
-            flat[mine] = common + sign * (distance + 1)
+            distance += 1
+            distance *= sign
+            distance += common
+            flat[mine] = distance
+
+
+def _read_symbols(reader: Reader, many: int, weights: Ints) -> Ints:
+    """Read symbols below 256 of one table, uint8, a block at a time."""
+    found = np.empty(many, np.uint8)
+    for begin in range(0, many, BLOCK):
+        end = min(begin + BLOCK, many)
+        found[begin:end] = reader.symbols(end - begin, weights)
+    return found

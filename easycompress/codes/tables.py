@@ -208,12 +208,19 @@ def write_classes(writer: Writer, classes: Ints, count: int) -> None:
 
 def read_classes(reader: Reader, length: int, count: int) -> Ints:
     """Read a list of `length` classes: int64 (length,)."""
+    if count == 1:
+        return same_class(length)
     weights, before, found = np.ones((count, count)), 0, np.zeros(length, np.int64)
-    for place in range(length if count > 1 else 0):
+    for place in range(length):
         found[place] = value = int(reader.symbols(1, weights[before])[0])
         weights[before, value] += GROWTH
         before = value
     return found
+
+
+def same_class(length: int) -> Ints:
+    """Return the classes of lines that all are of the first, without memory for each: int64 (length,), not writable."""
+    return np.broadcast_to(np.int64(0), (length,))
 
 
 def classes_cost(classes: Ints, count: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
+import math
 import pickle
 import pickletools
 import re
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from easycompress.core.errors import BadInput, one_line
+from easycompress.core.plain import read_json_text
+from easycompress.intake.program_names import strange_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +53,9 @@ WORDS = {
 }  # fmt: skip
 """Names that a size's expression is made of. It is evaluated as Python when the program is loaded."""
 
+MOST_VIEWED = 1 << 26
+"""Numbers of a tensor that may be fewer in the file: one row seen many times."""
+
 MOST = 4
 """Names listed in one line."""
 
@@ -69,6 +74,22 @@ def globals_of(data: bytes) -> list[str]:
                     found += _globals(archive.read(name))
         return list(dict.fromkeys(found))
     return list(dict.fromkeys(_globals(data)))
+
+
+def check_sizes(path: Path) -> None:
+    """Raise BadInput for a zip archive whose parts say to be more than it: torch doesn't compress, bombs do."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            total = sum(info.file_size for info in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, OSError) as error:
+        raise BadInput(f"{path}: a damaged archive ({one_line(error, 80)}); save or download it again") from error
+    if total > path.stat().st_size:
+        raise BadInput(
+            f"{path}: an archive of {path.stat().st_size} bytes whose parts say to have {total}; torch doesn't "
+            "compress what it saves: save the model again"
+        )
 
 
 def unusual(path: Path) -> str:
@@ -116,6 +137,7 @@ def check_program(path: Path) -> None:
             names = archive.namelist()
     except zipfile.BadZipFile as error:
         raise BadInput(f"{path}: not a file that torch.export.save wrote; export the model again") from error
+    check_sizes(path)
     if "version" in names:
         raise BadInput(f"{path}: written by an older torch (before 2.8); export the model again with {_torch()}")
     try:
@@ -142,17 +164,36 @@ def _check_part(path: Path, name: str, reader: Any) -> None:  # noqa: ANN401 - t
     if file.endswith(".pkl") or file.startswith(OBJECTS):
         raise refuse("is a pickled object")
     if name.startswith("models/"):
-        _check_graph(refuse, _json(path, name, reader))
+        graph = _json(path, name, reader)
+        strange = strange_name(graph)
+        if strange is not None:
+            raise refuse(f"holds the name {one_line(ValueError(strange), 60)!r}, which is none")
+        _check_graph(refuse, graph)
     elif name.startswith(SERIALIZED) and file.endswith("_config.json"):
         for entry in _json(path, name, reader).get("config", {}).values():
-            held = str(entry.get("path_name"))
-            if not re.fullmatch(r"\w+", held) or held.startswith(OBJECTS):
-                raise refuse(f"points to {held[:60]}, a pickled object")
-            if entry.get("use_pickle"):
-                part = f"{name.rpartition('/')[0]}/{held}"
-                _check_pickle(path, part, _record(path, part, reader))
+            _check_entry(path, name, entry, reader, refuse)
     elif name.startswith(SERIALIZED) and file.endswith(".pt"):
         _check_pickle(path, name, _record(path, name, reader))
+
+
+def _check_entry(path: Path, name: str, entry: Any, reader: Any, refuse: Any) -> None:  # noqa: ANN401 - as above
+    """Check what a part says of one tensor: which other part holds it, how, and how many numbers."""
+    held = str(entry.get("path_name"))
+    if not re.fullmatch(r"\w+", held) or held.startswith(OBJECTS):
+        raise refuse(f"points to {held[:60]}, a pickled object")
+    part = f"{name.rpartition('/')[0]}/{held}"
+    if entry.get("use_pickle"):
+        _check_pickle(path, part, _record(path, part, reader))
+    elif _elements(entry.get("tensor_meta")) > max(MOST_VIEWED, len(_record(path, part, reader))):
+        raise BadInput(f"{path}: {name} says that {held} is larger than its bytes; export the model again")
+
+
+def _elements(meta: Any) -> int:  # noqa: ANN401 - JSON
+    """Return how many numbers a tensor says to have; 0 where it doesn't, which loading refuses."""
+    try:
+        return math.prod(int(size["as_int"]) for size in meta["sizes"])
+    except (TypeError, KeyError, ValueError):
+        return 0
 
 
 def _record(path: Path, name: str, reader: Any) -> bytes:  # noqa: ANN401 - torch's reader
@@ -164,7 +205,7 @@ def _record(path: Path, name: str, reader: Any) -> bytes:  # noqa: ANN401 - torc
 
 def _json(path: Path, name: str, reader: Any) -> Any:  # noqa: ANN401 - torch's reader, and any JSON
     try:
-        return json.loads(_record(path, name, reader))
+        return read_json_text(_record(path, name, reader))
     except ValueError as error:
         raise BadInput(f"{path}: {name} can't be read ({one_line(error, 80)}); export the model again") from error
 

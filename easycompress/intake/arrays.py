@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 import zipfile
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +31,8 @@ KEYS = {"train": ("train",), "validation": ("val", "validation"), "test": ("test
 
 RATE = "sampling_rate"
 """The array that says how many samples of a waveform there are a second."""
+
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 _WAVES = 2  # dimensions of (N, samples)
 
@@ -59,6 +64,7 @@ def read_npz(
 
 def _arrays(path: Path, where: str) -> dict[str, Any]:
     arrays: dict[str, Any] = {}
+    check_npz(path, where)
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             keys = list(file)
@@ -67,11 +73,39 @@ def _arrays(path: Path, where: str) -> dict[str, Any]:
                     key = next((f"{axis}_{name}" for name in names if f"{axis}_{name}" in keys), None)
                     arrays[f"{axis} {split}"] = None if key is None else file[key]
             arrays[RATE] = file[RATE] if RATE in keys else None
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         # A lone .npy under this name has neither keys nor a context manager.
         text = f"{where}: not a readable .npz of plain arrays: {one_line(error)}"
         raise BadInput(f"{text}; write it by np.savez") from error
     return arrays | {"keys": keys}
+
+
+def check_npz(path: Path, where: str) -> None:
+    """Raise BadInput, before anything is allocated, where an array says to be larger than its bytes, or than memory."""
+    total = 0
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                with archive.open(info) as entry:
+                    said = _said_bytes(entry)
+                    held = info.file_size - entry.tell()
+                if said is not None and said != held:
+                    raise BadInput(f"{where}: {info.filename} says to have {said} bytes and has {held}; write it again")
+                total += info.file_size
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, zlib.error):
+        return  # reading it says what is wrong
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if total > there:
+        raise BadInput(f"{where}: {total} bytes of arrays, over this machine's {there}; give a subset")
+
+
+def _said_bytes(entry: Any) -> int | None:  # noqa: ANN401 - an open entry of an archive
+    """Return the bytes that the header of an .npy says to follow, None where it has no header or holds objects."""
+    reader = HEADERS.get(np.lib.format.read_magic(entry))
+    if reader is None:
+        return None
+    shape, _, dtype = reader(entry)
+    return None if dtype.hasobject else math.prod(shape) * dtype.itemsize
 
 
 def _made(

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from easycompress.core.errors import BadInput, one_line
+from easycompress.core.errors import BadInput, Crashed, one_line
 from easycompress.core.inputs import Bundle, bundled, described, mapped, parts, unbundled
+from easycompress.core.memory import is_exhausted
 from easycompress.intake.images import IMAGE_DIMS
 from easycompress.intake.userfile import load_function
 
@@ -100,7 +101,9 @@ def _users(spec: str, base: Path | None) -> Callable[[Inputs], Inputs]:
             # The batch may be a view of the data, which a function that works in place must not reach.
             result = function(unbundled(mapped(batch, Tensor.clone)))
         except Exception as error:
-            raise BadInput(f"--augment {spec}: raised {type(error).__name__}: {one_line(error)}") from error
+            if is_exhausted(error):
+                raise  # which training can do something about
+            raise Crashed(f"--augment {spec}: raised {type(error).__name__}: {one_line(error)}") from error
         made = _alike(result, batch)
         if made is None:
             got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import difflib
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from easycompress.core.errors import BadInput, one_line
+from easycompress.core.plain import read_toml, read_yaml
 from easycompress.core.request import Request
 from easycompress.intake.hub import is_hub_name
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 NAME = "easycompress.toml"
 
 NAMES = (NAME, "easycompress.yaml", "easycompress.yml")
+
+FUNCTIONS = ("factory", "data", "metric", "loss", "augment")
+"""Settings that may name a function, whose code is then run."""
 
 FLOORS = {"max_drop", "min_quality"}
 
@@ -54,7 +51,7 @@ def make_request(model: str, flags: dict[str, Any], *, use_file: bool = True) ->
     base = Path.cwd()
     values: dict[str, Any] = {}
     if config is not None:
-        values = _read(config)
+        values = _read(config, in_model=config.parent == Path(model))
         if FLOORS & given.keys():  # the two say the same thing: the line's replaces the file's
             values = {key: value for key, value in values.items() if key not in FLOORS}
         base = config.resolve().parent
@@ -76,7 +73,7 @@ def make_request(model: str, flags: dict[str, Any], *, use_file: bool = True) ->
         raise BadInput(f"{where} {first['input']}: {reason}") from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, *, in_model: bool) -> dict[str, Any]:
     data = _parsed(path)
     values = {key.replace("-", "_"): value for key, value in data.items()}
     unknown = sorted(values.keys() - Request.model_fields.keys())
@@ -84,6 +81,17 @@ def _read(path: Path) -> dict[str, Any]:
         raise BadInput(
             f"{path}: unknown setting {', '.join(unknown)}{_nearest(unknown[0])}; "
             "a setting is a flag without its dashes"
+        )
+    if values.get("trust_pickle"):
+        raise BadInput(
+            f"{path}: trust_pickle belongs on the command line (--trust-pickle): whoever made this file may have made "
+            "the pickle too"
+        )
+    named = [key for key in FUNCTIONS if in_model and ":" in str(values.get(key, "")).removeprefix("torchvision:")]
+    if named:
+        raise BadInput(
+            f"{path}: {named[0]} names code, and the file lies in the model's own folder, which may be anybody's; give "
+            f"it on the command line, --{named[0]} {values[named[0]]}"
         )
     for key in ("mean", "std"):
         if isinstance(values.get(key), (int, float)):
@@ -103,10 +111,10 @@ def _parsed(path: Path) -> dict[str, Any]:
     kind, line = ("TOML", 'data = "digits"') if path.suffix == ".toml" else ("YAML", "data: digits")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        data = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text) or {}
+        data = read_toml(text) if path.suffix == ".toml" else read_yaml(text) or {}
     except OSError as error:
         raise BadInput(f"{path}: can't be read ({error.strerror}); mend or remove it") from error
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:  # UnicodeDecodeError among them
         raise BadInput(f"{path}: not valid {kind}: {one_line(error)}; write lines such as {line}") from error
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise BadInput(f"{path}: not a mapping of settings; write lines such as {line}")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from easycompress.core.errors import BadInput, CannotCompress, one_line
+from easycompress.core.errors import BadInput, CannotCompress, EasyCompressError, one_line
 from easycompress.core.quiet import quiet
 from easycompress.intake.archives import check_program
 from easycompress.intake.lift_proof import lifted
@@ -33,7 +33,13 @@ def read_exported(path: Path, *, trust_pickle: bool) -> tuple[nn.Module, tuple[s
     if not trust_pickle:
         check_program(path)
     program = _loaded(path)
-    return lifted_program(program, str(path))
+    try:
+        return lifted_program(program, str(path))
+    except EasyCompressError:
+        raise
+    except Exception as error:  # parts that don't fit each other fail in many ways
+        what = f"{type(error).__name__}: {one_line(error, 120)}"
+        raise CannotCompress(f"{path}: torch can't run this program ({what}); export the model again") from error
 
 
 def lifted_program(program: torch.export.ExportedProgram, where: str) -> tuple[fx.GraphModule, tuple[str, ...]]:

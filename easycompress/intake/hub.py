@@ -9,6 +9,7 @@ from typing import Any
 from easycompress.core.errors import BadInput, one_line
 from easycompress.core.quiet import quiet
 from easycompress.intake.handed import split_called, table_of
+from easycompress.intake.hf_checks import without_telemetry
 from easycompress.intake.tables import TABLE_SUFFIXES, Part
 from easycompress.intake.vision import torchvision_hint
 
@@ -35,7 +36,7 @@ def hub_tables(spec: str, where: str, forms: str) -> dict[str, list[Part]]:
     except ImportError as error:
         raise BadInput(f"{not_here}; a dataset of the Hugging Face Hub needs pip install datasets") from error
     try:
-        with quiet("datasets", "huggingface_hub"):
+        with quiet("datasets", "huggingface_hub"), without_telemetry():
             found: Any = datasets.load_dataset(
                 spec, download_config=datasets.DownloadConfig(max_retries=0), verification_mode="basic_checks"
             )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from easycompress.core.errors import BadInput, one_line
+from easycompress.core.plain import read_json_text
 from easycompress.core.quiet import quiet
+from easycompress.intake.hf_checks import check_folder, without_network
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,11 +52,12 @@ def load_folder(path: Path, *, trust_pickle: bool) -> Pretrained:
 
     name = str((config.get("architectures") or [""])[0])
     found = getattr(transformers, name, None) if name else None
-    if not isinstance(found, type) or not hasattr(found, "from_pretrained"):
+    if not isinstance(found, type) or not issubclass(found, transformers.PreTrainedModel):
         _refuse_class(path, name, config, transformers.__version__)
+    check_folder(path, config)
     _check_labels(path, config)
     weights = _weight_files(path)
-    with quiet("transformers"):
+    with quiet("transformers"), without_network():
         model = _load(found, path, weights, trust_pickle=trust_pickle)
         processor = _processor(path, transformers, str(getattr(model, "main_input_name", "")))
     _check_vocabulary(path, model, processor)
@@ -79,7 +81,7 @@ def _read_config(path: Path) -> dict[str, Any]:
             "--factory"
         )
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = read_json_text(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise BadInput(f"{file}: not valid JSON ({one_line(error, 120)}); save or download it again") from error
     if not isinstance(config, dict):
@@ -130,6 +132,7 @@ def _load(found: Any, path: Path, weights: list[Path], *, trust_pickle: bool) ->
             dtype=torch.float32,
             use_safetensors=safe,
             weights_only=safe or not trust_pickle,
+            trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
@@ -167,7 +170,7 @@ def processor_of(model: nn.Module) -> object | None:
         return None
     import transformers  # noqa: PLC0415 - such a module has imported it already
 
-    with quiet("transformers"):
+    with quiet("transformers"), without_network():
         return _processor(Path(name), transformers, str(getattr(model, "main_input_name", "")))
 
 
@@ -184,7 +187,7 @@ def _processor(path: Path, transformers: Any, takes: str) -> object | None:  # n
     problem: Exception | None = None
     for maker in makers:
         try:
-            made: object = maker.from_pretrained(str(path), local_files_only=True)
+            made: object = maker.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the next may fit
             problem = problem or error
         else:

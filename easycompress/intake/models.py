@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from easycompress.core.errors import BadInput, one_line
-from easycompress.intake.archives import unusual
+from easycompress.intake.archives import check_sizes, unusual
 from easycompress.intake.exported import read_exported
 from easycompress.intake.huggingface import load_folder
 from easycompress.intake.onnx_in import read_onnx
@@ -153,6 +153,7 @@ def _load_torch(path: Path, base: Path, *, trust_pickle: bool) -> Any:  # noqa: 
         )
     if not zipfile.is_zipfile(path) and not _begins_as_pickle(path):
         raise BadInput(f"{path}: not a file that torch.save wrote; give a .pt or .safetensors file with --factory")
+    check_sizes(path)
     try:
         with _no_warnings():
             return torch.load(path, map_location="cpu", weights_only=True)

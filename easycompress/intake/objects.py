@@ -31,7 +31,6 @@ FORMS = (
 
 _BATCH = 256
 """Samples read at a time; the result doesn't depend on it."""
-
 _PAIR = 2
 
 
@@ -156,11 +155,13 @@ def _require_alike(first: Inputs, batch: Inputs, what: str, name: str) -> None:
 
 
 def _batches(loader: Iterable[object], name: str) -> Iterator[object]:
+    count = 0
     try:
-        yield from loader
+        for count, batch in enumerate(loader, 1):  # noqa: B007 - told where the next one fails
+            yield batch
     except Exception as error:
         raise BadInput(
-            f"{name}: reading the data raised {type(error).__name__}: {one_line(error)}; mend the loader"
+            f"{name}: reading batch {count + 1} raised {type(error).__name__}: {one_line(error)}; mend the loader"
         ) from error
 
 

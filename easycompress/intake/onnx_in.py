@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import warnings
@@ -12,15 +13,16 @@ import onnx
 import torch
 from torch import Tensor, fx, nn
 
-from easycompress.core.errors import BadInput, CannotCompress, one_line
-from easycompress.core.opening import opened
+from easycompress.core.errors import BadInput, CannotCompress, EasyCompressError, one_line
+from easycompress.core.opening import RAN, last_line, opened
 from easycompress.core.quiet import quiet
 from easycompress.intake.lift_proof import lifted
-from easycompress.intake.onnx_modules import convert, names_of, session, traced
+from easycompress.intake.onnx_checks import read_checked, read_outside
+from easycompress.intake.onnx_modules import SECONDS, convert, names_of, traced
 from easycompress.intake.onnx_open import FREE, inputs_in, is_open, open_inputs, sample_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from easycompress.core.inputs import Inputs
@@ -34,34 +36,53 @@ INTEGER = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul",
            "DynamicQuantizeLinear", "DynamicQuantizeLSTM", "QLinearAdd", "QAttention", "QGemm", "DynamicQuantizeMatMul",
            "MatMulNBits")  # fmt: skip
 
+MOST_INPUT = 1 << 26
+"""Numbers in BATCH samples of an input: 256 MB of float32."""
+
+FED = {getattr(onnx.TensorProto, name) for name in ("FLOAT", "DOUBLE", "FLOAT16", "BOOL", "INT8", "UINT8", "INT16",
+       "INT32", "INT64")}  # fmt: skip
+"""Types of inputs that PyTorch has too."""
+
 TOLERANCE = 1e-3
 """Largest difference from ONNX Runtime, relative to the largest answer or 1: it sums in another order."""
-
-SECONDS = 300
-"""Longest time that ONNX Runtime may take to open and run the file."""
 
 
 def read_onnx(path: Path, sample: Inputs | None = None) -> tuple[nn.Module, tuple[str, ...]]:
     """Return the module of an .onnx file, in float32 and evaluation mode, and notes for the user.
 
     Dimensions that the file leaves open, beside the batch, have the lengths of `sample` (n, ...): the module may hold
-    them fixed. Raises BadInput: not such a file, or ONNX Runtime can't open it (asked in a process of its own, which
-    may crash); CannotCompress: integers already, an operator that has no PyTorch form, answers other than ONNX
-    Runtime's, a length that the file doesn't take.
+    them fixed. ONNX Runtime opens and runs it in processes of their own, which may crash. Raises BadInput: not such a
+    file, untrue about its tensors, or ONNX Runtime can't open it; CannotCompress: integers already, an operator that
+    has no PyTorch form, answers other than ONNX Runtime's, a length that the file doesn't take.
     """
-    _opens(path)
-    try:
-        proto = onnx.load(str(path))
-    except Exception as error:  # protobuf's errors share no base
-        raise BadInput(f"{path}: not a readable ONNX file ({one_line(error, 120)}); export it again") from error
+    proto, outside = read_checked(path)
     for node in proto.graph.node:
         if node.op_type in INTEGER:
             raise CannotCompress(
                 f"{path}: already quantized: {node.op_type} {node.name}; give the float model that it was made from"
             )
-    shapes = sample_shapes(proto, sample)
-    example = _example(proto, shapes, str(path))
-    _answers(path, example)
+    examples = [example_inputs(proto, path, sample, seed) for seed in (0, 1)]  # a number read from the first would show
+    answers = _answers(path, examples, outside)
+    read_outside(proto, path)
+    told = dict(zip([value.name for value in proto.graph.output], answers[1], strict=True))
+    try:
+        return _converted(proto, path, sample, examples, told)
+    except EasyCompressError:
+        raise
+    except Exception as error:  # operators that don't fit each other in PyTorch fail in many ways
+        what = f"{type(error).__name__}: {one_line(error, 120)}"
+        raise CannotCompress(f"{path}: PyTorch can't run what it holds ({what}); export the model as .pt2") from error
+
+
+def _converted(
+    proto: onnx.ModelProto,
+    path: Path,
+    sample: Inputs | None,
+    examples: Sequence[dict[str, Tensor]],
+    wanted: Mapping[str, Array],
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return the module and notes, having compared it with ONNX Runtime's answers to the second example."""
+    example, other = examples
     with quiet("torch"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         converted = convert(proto, example, str(path))
@@ -69,32 +90,21 @@ def read_onnx(path: Path, sample: Inputs | None = None) -> tuple[nn.Module, tupl
         source = traced(converted, list(example.values()), str(path))
         _interface(source, proto)
         module, notes = lifted(source, list(example.values()), str(path), names)
-    other = _example(proto, shapes, str(path), seed=1)  # a number read from the first would show
-    _compare(path, module, other)
+    _compare(path, module, other, wanted)
     told = [note for note in notes if not note.startswith("exported for a batch")]
     if sample is None and (names_left := open_inputs(proto)):
-        listed = ", ".join(f"{name} {shapes[name]}" for name in names_left)
+        listed = ", ".join(f"{name} {tuple(example[name].shape[1:])}" for name in names_left)
         told.append(f"the file leaves dimensions open, which were taken as {FREE}: one sample is {listed}")
     return module, tuple(told)
 
 
-def _opens(path: Path) -> None:
-    try:
-        run = opened(path, SECONDS)
-    except subprocess.TimeoutExpired as error:
-        raise BadInput(f"{path}: ONNX Runtime didn't open it in {SECONDS} s; give a smaller model") from error
-    if run.returncode < 0:
-        raise BadInput(f"{path}: ONNX Runtime crashed on it (signal {-run.returncode}); check and export it again")
-    if run.returncode:
-        last = next((line for line in reversed(run.stderr.splitlines()) if line.strip()), "no reason given")
-        what = last.rpartition("] : ")[2] or last
-        raise BadInput(f"{path}: ONNX Runtime can't open it ({what[:140].strip()}); export it again")
+def example_inputs(proto: onnx.ModelProto, path: Path, sample: Inputs | None, seed: int) -> dict[str, Tensor]:
+    """Return random inputs of BATCH samples, zeros and ones where the graph takes integers.
 
-
-def _example(
-    proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], where: str, seed: int = 0
-) -> dict[str, Tensor]:
-    """Return random inputs of BATCH samples of these shapes, zeros and ones where the graph takes integers."""
+    Dimensions that the file leaves open are those of `sample`. Raises BadInput and CannotCompress for an input that
+    can't be made.
+    """
+    where, shapes = str(path), sample_shapes(proto, sample)
     generator = np.random.default_rng(seed)
     made = {}
     for value in inputs_in(proto):
@@ -103,29 +113,44 @@ def _example(
             raise CannotCompress(f"{where}: its input {value.name} has no batch dimension; export it with one")
         first = kind.shape.dim[0]
         shape = (BATCH if is_open(first) else first.dim_value, *shapes[value.name])
+        if math.prod(max(length, 1) for length in shape) > MOST_INPUT:
+            raise BadInput(f"{where}: its input {value.name} of shape {shape} is too large; export a smaller one")
+        if kind.elem_type not in FED:
+            raise CannotCompress(f"{where}: its input {value.name} is no tensor of numbers; only those can be fed")
         dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
         floats = np.issubdtype(dtype, np.floating)
-        drawn = generator.normal(size=shape) if floats else generator.integers(0, 2, shape)
-        made[value.name] = torch.from_numpy(drawn.astype(dtype))
+        drawn = generator.standard_normal(shape, np.float32) if floats else generator.integers(0, 2, shape, np.int8)
+        made[value.name] = torch.from_numpy(drawn.astype(dtype, copy=False))
     return made
 
 
-def _answers(path: Path, example: dict[str, Tensor]) -> list[Array]:
-    """Return ONNX Runtime's answers. Raises CannotCompress where it has none."""
+def _answers(path: Path, examples: Sequence[dict[str, Tensor]], outside: int) -> tuple[tuple[Array, ...], ...]:
+    """Return ONNX Runtime's answers to each example. Raises BadInput where it doesn't open the file or crashes.
+
+    Raises CannotCompress where it opens the file, but doesn't run it. `outside` are the bytes of data beside the file.
+    """
+    feeds = [{name: value.numpy() for name, value in example.items()} for example in examples]
     try:
-        answers: list[Array] = session(str(path)).run(None, {name: value.numpy() for name, value in example.items()})
-    except Exception as error:  # the runtime's errors share no base
-        listed = ", ".join(f"{name} {tuple(value.shape)}" for name, value in example.items())
+        run = opened(path, SECONDS, feeds, data_bytes=outside)
+    except subprocess.TimeoutExpired as error:
+        raise BadInput(f"{path}: ONNX Runtime didn't open and run it in {SECONDS} s; give a smaller model") from error
+    if run.code < 0:
+        raise BadInput(f"{path}: ONNX Runtime crashed on it (signal {-run.code}); check and export it again")
+    if run.code == RAN:
+        listed = ", ".join(f"{name} {tuple(value.shape)}" for name, value in examples[0].items())
         raise CannotCompress(
-            f"{path}: ONNX Runtime can't run it on {listed} ({_reason(error)}); a dimension that the file leaves open "
-            "may be fixed inside: give data of the lengths it takes, or --shape, or export it again"
-        ) from error
-    return answers
+            f"{path}: ONNX Runtime can't run it on {listed} ({_reason(run.text)}); a dimension that the file leaves "
+            "open may be fixed inside: give data of the lengths it takes, or --shape, or export it again"
+        )
+    if run.code:
+        what = one_line(ValueError(last_line(run.text)), 140)
+        raise BadInput(f"{path}: ONNX Runtime can't open it ({what}); export it again")
+    return run.answers
 
 
-def _reason(error: Exception) -> str:
+def _reason(text: str) -> str:
     """Return the end of ONNX Runtime's message, which says it without the paths of its source."""
-    return one_line(error, 1000).rpartition("Status Message: ")[2].rpartition(") ")[2][-120:]
+    return one_line(ValueError(text), 1000).rpartition("Status Message: ")[2].rpartition(") ")[2][-120:]
 
 
 def _interface(source: fx.GraphModule, proto: onnx.ModelProto) -> None:
@@ -141,14 +166,12 @@ def _interface(source: fx.GraphModule, proto: onnx.ModelProto) -> None:
     source.recompile()
 
 
-def _compare(path: Path, module: nn.Module, example: dict[str, Tensor]) -> None:
+def _compare(path: Path, module: nn.Module, example: dict[str, Tensor], wanted: Mapping[str, Array]) -> None:
     """Refuse a module that answers otherwise than ONNX Runtime."""
-    wanted = _answers(path, example)
     with torch.no_grad():
         given = module(*example.values())
     answers = list(given.values()) if isinstance(given, dict) else [given]
-    names = [value.name for value in session(str(path)).get_outputs()]
-    for name, one, other in zip(names, wanted, answers, strict=True):
+    for (name, one), other in zip(wanted.items(), answers, strict=True):
         scale = max(1.0, float(np.abs(one).max())) if one.size else 1.0
         if one.shape != tuple(other.shape) or (one.size and np.abs(one - other.numpy()).max() > TOLERANCE * scale):
             raise CannotCompress(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import onnx
-import onnxruntime
 import torch
 from onnx import numpy_helper
 from torch import Tensor, fx, nn
 
 from easycompress.core.errors import BadInput, CannotCompress, one_line
+from easycompress.core.opening import last_line, opened
 from easycompress.intake.onnx_trace import trace
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ STATES = 5
 
 MADE_UP = re.compile(r"^node_|__\d+$")
 """What torch's exporter puts around the names of nodes."""
+
+SECONDS = 300
+"""Longest time that ONNX Runtime may take to open and run a graph."""
 
 FIXED = re.compile(r"^(onnx::|val_|/|_)")
 """Names of tensors that an exporter made up."""
@@ -48,7 +52,7 @@ def convert(proto: onnx.ModelProto, example: dict[str, Tensor], where: str) -> A
                 dimension.dim_value = length
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
-    _compute_shapes(fixed, example)
+    _compute_shapes(fixed, example, where)
     for place, node in enumerate(fixed.graph.node):
         node.name = node.name or f"{node.op_type}_{place}"
     _each_convertible(fixed, where)
@@ -64,7 +68,7 @@ def convert(proto: onnx.ModelProto, example: dict[str, Tensor], where: str) -> A
     return converted
 
 
-def _compute_shapes(proto: onnx.ModelProto, example: dict[str, Tensor]) -> None:
+def _compute_shapes(proto: onnx.ModelProto, example: dict[str, Tensor], where: str) -> None:
     """Replace what depends on constants and on the inputs' shapes alone by what ONNX Runtime computes for `example`.
 
     PyTorch would read such numbers out of tensors, which a trace can't follow. Changes `proto`.
@@ -86,10 +90,22 @@ def _compute_shapes(proto: onnx.ModelProto, example: dict[str, Tensor]) -> None:
     asked.CopyFrom(proto)
     del asked.graph.output[:]
     asked.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-    values = session(asked.SerializeToString()).run(wanted, {name: t.numpy() for name, t in example.items()})
+    values = _values(asked, example, where)
     graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in zip(wanted, values, strict=True))
     del graph.node[:]
     graph.node.extend(rest)
+
+
+def _values(graph: onnx.ModelProto, example: dict[str, Tensor], where: str) -> tuple[Any, ...]:
+    """Run somebody's graph once, in a process of its own."""
+    try:
+        run = opened(graph.SerializeToString(), SECONDS, [{name: t.numpy() for name, t in example.items()}])
+    except subprocess.TimeoutExpired as error:
+        raise BadInput(f"{where}: ONNX Runtime didn't run it in {SECONDS} s; give a smaller model") from error
+    if run.code:
+        what = one_line(ValueError(last_line(run.text)), 120) if run.code > 0 else f"signal {-run.code}"
+        raise BadInput(f"{where}: ONNX Runtime can't compute its constants ({what}); export it again")
+    return run.answers[0]
 
 
 def _bodies(node: Any) -> list[onnx.GraphProto]:  # noqa: ANN401 - a node of a graph
@@ -202,13 +218,6 @@ class _Embedding(nn.Module):
         if table.dim() != 2 or not table.is_floating_point():  # noqa: PLR2004 - a matrix
             return table[indices]
         return nn.functional.embedding(indices, table)
-
-
-def session(model: str | bytes) -> onnxruntime.InferenceSession:
-    """Open a file, or a graph's bytes, on the processor, without warnings on the screen."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def traced(converted: Any, tensors: list[Tensor], where: str) -> fx.GraphModule:  # noqa: ANN401 - untyped library

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from easycompress.core.errors import BadInput, one_line
+from easycompress.core.plain import read_json_text
 from easycompress.intake.columns import SKIPPED, is_usual
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _json(path: Path, where: str) -> Any:  # noqa: ANN401 - pyarrow is untyped
     from pyarrow import json as rows  # noqa: PLC0415 - as above
 
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = read_json_text(path.read_text(encoding="utf-8-sig"))
     except ValueError:
         return rows.read_json(path)
     if isinstance(content, dict) and isinstance(content.get("data"), list):

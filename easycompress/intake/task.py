@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from easycompress.core import large
 from easycompress.core.errors import BadInput, Crashed, one_line
 from easycompress.core.inputs import call, described, first, mapped, repeated
+from easycompress.core.memory import is_exhausted
 from easycompress.core.task import Metric, Splits, Task
 from easycompress.intake.augment import make_augment
 from easycompress.intake.classes import check_classes
@@ -51,7 +52,7 @@ def make_task(
     computed = plain_weights(model)
     check_weights(model)
     labelled = not raw.unlabelled if metric is None else metric.name not in UNLABELLED
-    splits = make_splits(raw, seed=request.seed, labelled=labelled)
+    splits = make_splits(raw, seed=request.drawn_by, labelled=labelled)
     example = repeated(splits.select.inputs[:2], 2)
     model = as_tensors(model, example)
     outputs = check_forward(model, example)
@@ -121,6 +122,8 @@ def find_loss(spec: str, base: Path) -> Callable[[Tensor, Tensor], Tensor]:
         try:
             result: Tensor = function(outputs, targets)
         except Exception as error:  # the user's own code may raise anything
+            if is_exhausted(error):
+                raise  # which training can do something about
             raise Crashed(f"--loss {spec}: it raised {type(error).__name__}: {one_line(error)}; mend it") from error
         return result
 

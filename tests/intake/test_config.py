@@ -106,9 +106,9 @@ def test_a_floor_on_the_line_replaces_the_other_kind_in_the_file(folder: Path) -
 
 def test_dashes_and_underscores_and_numbers(folder: Path) -> None:
     request, _ = make_request(
-        configured(folder, 'max_drop = 0.5\ntrust-pickle = true\nbudget = "5min"\nmodel = "x"'), {}
+        configured(folder, 'max_drop = 0.5\ntrust-pickle = false\nbudget = "5min"\nmodel = "x"'), {}
     )
-    assert (request.max_drop, request.trust_pickle, request.budget) == ("0.5", True, "5min")
+    assert (request.max_drop, request.trust_pickle, request.budget) == ("0.5", False, "5min")
     assert request.model.endswith("m.pt")
 
 

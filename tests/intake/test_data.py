@@ -611,7 +611,15 @@ class TestObjects:
             def __getitem__(self, index: int) -> Any:
                 raise KeyError(f"sample\n{index}")
 
-        assert "validation: reading the data raised KeyError" in unreadable(Broken())
+        assert "validation: reading batch 1 raised KeyError" in unreadable(Broken())
+
+    def test_a_loader_that_raises_later_says_where(self) -> None:
+        def batches() -> Iterator[torch.Tensor]:
+            yield from torch.zeros(2, 3, 4)
+            raise OSError("the share is gone")
+
+        text = "validation: reading batch 3 raised OSError: the share is gone; mend the loader"
+        assert unreadable(batches()) == text
 
     def test_a_streamed_dataset(self) -> None:
         class Streamed(IterableDataset[Any]):
