@@ -16,30 +16,28 @@ from pydantic import ValidationError
 from torch import nn
 
 from easycompress.assemble import make_the_task
+from easycompress.carry import carry_out
 from easycompress.core.errors import BadInput, EasyCompressError, one_line
-from easycompress.core.files import read_json
+from easycompress.core.files import SCRATCH_REMEDY, read_json, unwritable
 from easycompress.core.outcome import Report, exit_code
-from easycompress.core.plan import Plan
 from easycompress.core.progress import Progress, Silent
 from easycompress.core.request import Request
-from easycompress.deliver import deliver
-from easycompress.executor.clock import Clock
-from easycompress.executor.journal import Journal, check_out, check_same, open_journal, state_of
+from easycompress.executor.journal import Journal, check_out, check_same, open_journal, state_of, tidy
+from easycompress.executor.lock import Lock, hold
 from easycompress.executor.replay import load
-from easycompress.executor.run import Executed, execute
-from easycompress.executor.trainer import Trainer
-from easycompress.executor.workshop import Workshop
+from easycompress.fingerprint import fingerprint, flags_of
 from easycompress.intake.config import make_request
 from easycompress.intake.handed import named_splits
 from easycompress.intake.models import GRAPHS, load_model
 from easycompress.intake.task import copied
-from easycompress.prepare import Prepared, fingerprint, flags_of, make_plan, prepare
+from easycompress.prepare import Prepared, make_plan, prepare
 from easycompress.report import units
-from easycompress.techniques import parse_action
+from easycompress.selection.recipe import seeds_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from easycompress.core.plan import Plan
 
 __all__ = ["Result", "compress", "load", "plan"]
 
@@ -100,38 +98,27 @@ def compress(
     progress = progress or Silent()
     splits, flags = _handed((train, validation, test), flags)
     request, base = make_request(_name(model), _flags(flags), use_file=not isinstance(model, nn.Module))
+    request = _replayed(request, base)
     folder, temporary = _folder(request, out, model)
     if temporary is None:
         request = request.model_copy(update={"out": str(folder)})
         check_out(folder, resume=resume, force=request.force)
     if resume and state_of(folder) == "finished":
+        tidy(folder)
         return _repeat(folder, request, model, base)
-    with tempfile.TemporaryDirectory(prefix="easycompress-") as scratch, _own_randomness(request.seed):
+    with _scratch() as scratch, _held(folder) as lock, _own_randomness(request.seed):
         task = make_the_task(model, request, base, splits)
         progress.now("measuring the original")
-        prepared = prepare(task, request, Path(scratch))
+        prepared = prepare(task, request, scratch)
         progress.say(_baseline_line(prepared))
         first_plan = make_plan(prepared, request, base, time.monotonic() - began)
-        journal = open_journal(folder, fingerprint(prepared, request), resume=resume, began=began)
+        journal = open_journal(folder, fingerprint(prepared, request), resume=resume, began=began, lock=lock)
         try:
-            report = _carry_out(_settled(prepared, journal), request, first_plan, journal, progress)
+            report = carry_out(_settled(prepared, journal), request, first_plan, journal, progress)
         except EasyCompressError:
             journal.discard()
             raise
-        finally:
-            journal.close()
         return Result(_module(folder, task.model), report, folder, exit_code(report.verdict), temporary)
-
-
-def _carry_out(prepared: Prepared, request: Request, plan: Plan, journal: Journal, progress: Progress) -> Report:
-    """Execute the plan, or the one that the journal holds, and deliver what it came to."""
-    chosen = _journalled(journal, plan)
-    shop = make_workshop(prepared, request, journal, progress)
-    executed = Executed(best=None, steps=(), why="")
-    if prepared.needed > 1 and (chosen.steps or chosen.quick):
-        executed = execute(chosen, shop, prepared.needed)
-    progress.now("measuring the result on the report split")
-    return deliver(prepared, request, chosen, executed, journal, journal.out)
 
 
 def plan(model: nn.Module | str | Path, **keywords: Any) -> tuple[Plan, Prepared]:  # noqa: ANN401 - as compress()
@@ -140,37 +127,31 @@ def plan(model: nn.Module | str | Path, **keywords: Any) -> tuple[Plan, Prepared
     given = tuple(keywords.pop(name, None) for name in ("train", "validation", "test"))
     splits, keywords = _handed(given, keywords)
     request, base = make_request(_name(model), _flags(keywords), use_file=not isinstance(model, nn.Module))
-    with tempfile.TemporaryDirectory(prefix="easycompress-") as scratch, _own_randomness(request.seed):
+    with _scratch() as scratch, _own_randomness(request.seed):
         task = make_the_task(model, request, base, splits)
-        prepared = prepare(task, request, Path(scratch))
+        prepared = prepare(task, request, scratch)
         return make_plan(prepared, request, base, time.monotonic() - began), prepared
 
 
-def make_workshop(prepared: Prepared, request: Request, journal: Journal, progress: Progress) -> Workshop:
-    """Set up where candidates are made."""
-    kept = journal.path("baseline.onnx")
-    shutil.copyfile(prepared.baseline, kept)
-    clock = Clock(prepared.budget, journal, prepared.reserve)
-    trainer = Trainer(
-        prepared.task,
-        prepared.profile,
-        journal,
-        clock,
-        progress,
-        baseline=prepared.scores,
-        allowed=prepared.allowed,
-        seed=request.seed,
-    )
-    return Workshop(
-        trainer,
-        prepared.goal,
-        kept,
-        prepared.value,
-        request.certify,
-        request.batch,
-        prepared.threads,
-        prepared.meter,
-    )
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """Provide a folder for what is not delivered."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="easycompress-")
+    except OSError as error:
+        raise unwritable(Path(tempfile.gettempdir()), error, SCRATCH_REMEDY) from error
+    with folder as name:
+        yield Path(name)
+
+
+@contextlib.contextmanager
+def _held(out: Path) -> Iterator[Lock]:
+    """Keep other runs out of OUT for the block."""
+    lock = hold(out)
+    try:
+        yield lock
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -207,6 +188,13 @@ def _flags(flags: dict[str, Any]) -> dict[str, Any]:
     return {k: str(v) if k in text and v is not None and not isinstance(v, str) else v for k, v in flags.items()}
 
 
+def _replayed(request: Request, base: Path) -> Request:
+    """Return the request with the seeds of the recipe that it replays, unless it names its own."""
+    if request.recipe is None or request.model_fields_set & {"seed", "split_seed"}:
+        return request
+    return request.model_copy(update=seeds_of(base / request.recipe))
+
+
 def _name(model: nn.Module | str | Path) -> str:
     """Return what the request calls the model. Raises BadInput for what is no model."""
     if isinstance(model, nn.Module):
@@ -234,17 +222,6 @@ def _settled(prepared: Prepared, journal: Journal) -> Prepared:
     """Return `prepared` with the original's objective as this run first measured it: no latency is twice the same."""
     value = float(journal.once("original", lambda: prepared.value))
     return replace(prepared, value=value, needed=prepared.goal.target.ratio(value))
-
-
-def _journalled(journal: Journal, plan: Plan) -> Plan:
-    """Return the plan that this run began with: a resumed run must not choose another."""
-    data = journal.once(
-        "plan",
-        lambda: {"steps": [s.model_dump() for s in plan.steps], "decisions": [d.model_dump() for d in plan.decisions],
-                 "notes": list(plan.notes), "quick": [s.model_dump() for s in plan.quick]},
-    )  # fmt: skip
-    chains = {part: tuple(parse_action(step) for step in data[part]) for part in ("steps", "quick")}
-    return Plan(decisions=data["decisions"], notes=tuple(data["notes"]), **chains)
 
 
 def _baseline_line(prepared: Prepared) -> str:

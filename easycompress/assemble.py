@@ -59,8 +59,8 @@ def _both(model: nn.Module | str | Path, request: Request, base: Path, given: di
     face = None if isinstance(model, nn.Module) else face_of(Path(model))
     if face is None:
         loaded = _loaded(model, request, base, None)
-        return loaded, _read(request, base, given, loaded)
-    raw = _read(request, base, given, Loaded(face, None, ()))
+        return loaded, read_data(request, base, given, loaded)
+    raw = read_data(request, base, given, Loaded(face, None, ()))
     split = next(split for split in (raw.test, raw.validation, raw.train) if split is not None)
     return _loaded(model, request, base, split.inputs[:1]), raw
 
@@ -86,7 +86,7 @@ def _refuse_floor(request: Request) -> None:
         )
 
 
-def _read(request: Request, base: Path, given: dict[str, object], loaded: Loaded) -> Raw:
+def read_data(request: Request, base: Path, given: dict[str, object], loaded: Loaded) -> Raw:
     """Return the data: what was handed over in Python, else what --data names."""
     labelled = request.metric is not None and request.metric not in UNLABELLED
     if given:
@@ -110,7 +110,7 @@ def _read(request: Request, base: Path, given: dict[str, object], loaded: Loaded
         mean=request.mean,
         std=request.std,
         base=base,
-        seed=request.seed,
+        seed=request.drawn_by,
         labelled=labelled,
         columns=request.columns,
         model=loaded.model,

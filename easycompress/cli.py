@@ -15,9 +15,12 @@ import typer
 from typer.core import TyperGroup
 
 from easycompress import cli_flags as flag  # noqa: TC001 - typer reads annotations at run time
+from easycompress.cli_check import check
 from easycompress.cli_files import inspect, unpack
 from easycompress.cli_init import init
-from easycompress.core.errors import BadInput, Crashed, EasyCompressError, one_line
+from easycompress.core import stopping
+from easycompress.core.errors import BadInput, Crashed, EasyCompressError, one_line, printable
+from easycompress.core.memory import is_exhausted
 
 if TYPE_CHECKING:
     from easycompress.prepare import Prepared
@@ -31,14 +34,21 @@ class Stopped(Exception):
 class Commands(TyperGroup):
     """The commands. Ctrl-C leaves them as `Stopped`: typer would end in silence."""
 
+    def make_context(self, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - typer's own types, see below
+        """Read the command line."""
+        try:
+            return super().make_context(*arguments, **named)
+        except KeyboardInterrupt as error:
+            raise Stopped from error
+
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's own types move between its versions
         """Run one command."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
             raise Stopped from error
-        except EasyCompressError as error:
-            if _interrupted(error):  # torch's exporter turns an interrupt into an error of its own
+        except Exception as error:
+            if stopping.asked() or _interrupted(error):  # libraries turn an interrupt into an error of their own
                 raise Stopped from error
             raise
 
@@ -71,7 +81,8 @@ def compress(
     objective: flag.Objective = None, target: flag.TargetFlag = None, max_drop: flag.MaxDrop = None,
     min_quality: flag.MinQuality = None, format_: flag.Format = None, budget: flag.BudgetFlag = None,
     backend: flag.Backend = None, batch: flag.Batch = None, threads: flag.Threads = None,
-    certify: flag.Certify = None, seed: flag.Seed = None, trust_pickle: flag.TrustPickle = None,
+    certify: flag.Certify = None, seed: flag.Seed = None, split_seed: flag.SplitSeed = None,
+    repeats: flag.Repeats = None, trust_pickle: flag.TrustPickle = None,
     force: flag.Force = None, recipe: flag.Recipe = None, also: flag.Also = None, out: flag.Out = None,
     resume: flag.Resume = False, quiet: flag.Quiet = False, json_: flag.Json = False,
 ) -> int:  # fmt: skip
@@ -99,7 +110,8 @@ def plan(
     objective: flag.Objective = None, target: flag.TargetFlag = None, max_drop: flag.MaxDrop = None,
     min_quality: flag.MinQuality = None, format_: flag.Format = None, budget: flag.BudgetFlag = None,
     backend: flag.Backend = None, batch: flag.Batch = None, threads: flag.Threads = None,
-    certify: flag.Certify = None, seed: flag.Seed = None, trust_pickle: flag.TrustPickle = None,
+    certify: flag.Certify = None, seed: flag.Seed = None, split_seed: flag.SplitSeed = None,
+    trust_pickle: flag.TrustPickle = None,
     force: flag.Force = None, recipe: flag.Recipe = None, quiet: flag.Quiet = False, json_: flag.Json = False,
 ) -> int:  # fmt: skip
     """Show the heuristics, every rule asked, and the plan; train nothing, write nothing."""
@@ -137,6 +149,7 @@ def explain(
     return 0
 
 
+app.command()(check)
 app.command()(inspect)
 app.command()(unpack)
 app.command()(init)
@@ -203,7 +216,7 @@ def _numbers(flag: str, text: str) -> tuple[float, ...]:
 
 
 def _fail(text: str, code: int) -> int:
-    sys.stderr.write(f"easycompress: {' '.join(text.splitlines())}\n")
+    sys.stderr.write(f"easycompress: {printable(' '.join(text.splitlines()))}\n")
     return code
 
 
@@ -229,8 +242,9 @@ def _told(error: BaseException, arguments: list[str]) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, UsageError):
         return _usage(error), 2
-    if isinstance(error, MemoryError):
-        return f"out of memory ({one_line(error)}); use less data or a smaller --batch", 2
+    resumes = "; the same command with --resume goes on" if "compress" in arguments[:1] else ""
+    if is_exhausted(error):
+        return f"out of memory ({one_line(error)}); close other programs, or use less data{resumes}", 2
     if isinstance(error, Exception) and not isinstance(error, (OSError, Stopped, typer.Abort)):
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(frame.filename).name}:{frame.lineno}"
@@ -238,7 +252,6 @@ def _told(error: BaseException, arguments: list[str]) -> tuple[str, int]:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}; check the path, its permissions and the space on the disk", 2
-    resumes = "; the same command with --resume goes on" if "compress" in arguments[:1] else ""
     return f"stopped{resumes}", STOPPED
 
 
@@ -247,10 +260,12 @@ def _run(arguments: list[str]) -> int:
     try:
         return int(app(arguments or ["--help"], prog_name="easycompress", standalone_mode=False) or 0)
     except (Exception, KeyboardInterrupt) as error:  # a traceback's exit code is 1, which means "not met"
+        stopping.ignore()
         if os.environ.get(DEBUG) and not isinstance(error, (EasyCompressError, UsageError)):
             raise
         code = _fail(*_told(error, arguments))
-        if isinstance(error, Crashed) and error.__cause__ is not None:  # below the line: it is the user's to mend
+        shown = isinstance(error, Crashed) or os.environ.get(DEBUG)
+        if shown and error.__cause__ is not None:  # below the line: what to mend is the user's own
             sys.stderr.write("".join(traceback.format_exception(error.__cause__)))
         return code
 
@@ -260,4 +275,15 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a path that the screen's encoding lacks must not end a run
-    sys.exit(_run(sys.argv[1:]))
+    stopping.listen()
+    try:
+        code = _run(sys.argv[1:])
+        stopping.ignore()
+    except KeyboardInterrupt as error:  # before the first or after the last line of what is told there
+        stopping.ignore()
+        code = _fail(*_told(error, sys.argv[1:]))
+    if code == STOPPED:  # at its usual end the interpreter would kill itself over an interrupt that went through exec()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(STOPPED)
+    sys.exit(code)

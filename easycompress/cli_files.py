@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from easycompress.cli_flags import Json  # noqa: TC001 - typer reads annotations at run time
-from easycompress.core.errors import BadInput, one_line
+from easycompress.core.errors import BadInput
 from easycompress.core.files import write_bytes
 
 if TYPE_CHECKING:
@@ -50,21 +50,13 @@ def unpack(
     out: Annotated[str, typer.Option("-o", "--out", help="the ONNX file to write; overwritten", show_default=False)],
 ) -> int:
     """Turn a packed file into an ONNX file that any ONNX Runtime runs."""
-    from onnx import checker  # noqa: PLC0415 - a third of a second
-
-    from easycompress.artifact.container import dense_graph, read_ecz  # noqa: PLC0415 - imports torch
-    from easycompress.artifact.write import unpacked  # noqa: PLC0415 - imports torch
+    from easycompress.artifact.unpack import read_unpacked  # noqa: PLC0415 - imports torch
     from easycompress.report import units  # noqa: PLC0415 - only here
 
     source, target = Path(file), Path(out)
     if source.resolve() == target.resolve():
         raise BadInput(f"-o {out}: is the packed file itself; give the ONNX file another name")
-    skeleton, codes = read_ecz(source)
-    try:
-        checker.check_model(dense_graph(skeleton, codes))
-    except (checker.ValidationError, ValueError) as error:  # whole as a file, and yet made by somebody else
-        raise BadInput(f"{file}: holds no valid ONNX graph ({one_line(error)}); compress the model anew") from error
-    written = unpacked(skeleton, codes).SerializeToString(deterministic=True)
+    written = read_unpacked(source).SerializeToString(deterministic=True)
     before = source.stat().st_size
     write_bytes(target, written)
     sys.stdout.write(f"{file}: {units.count(before)} bytes -> {out}: {units.count(len(written))} bytes\n")
@@ -78,5 +70,6 @@ def _rows(path: Path) -> list[TensorRow]:
 
         return ecz_rows(path)[:-NO_TENSORS]
     from easycompress.artifact.inspection import inspect_onnx  # noqa: PLC0415 - imports onnx
+    from easycompress.artifact.session import constants_apart  # noqa: PLC0415 - imports onnx
 
-    return inspect_onnx(path)
+    return inspect_onnx(path, constants_apart)

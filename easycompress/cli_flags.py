@@ -51,6 +51,8 @@ Certify = Annotated[
     Flag, typer.Option("--certify/--no-certify", help="hold the floor at 95 % confidence", show_default=False)
 ]
 Seed = Annotated[Number, option("--seed", help="fixes all randomness (default 0)")]
+SplitSeed = Annotated[Number, option("--split-seed", help="fixes how the data are split (default: as --seed)")]
+Repeats = Annotated[Number, option("--repeats", help="seeds that share the budget; the spread is in the report")]
 TrustPickle = Annotated[
     Flag, typer.Option("--trust-pickle", help="unpickle MODEL, which can run any code", show_default=False)
 ]

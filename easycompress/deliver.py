@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import platform
 import shutil
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx
 import yaml
 from safetensors.torch import save
@@ -19,13 +15,15 @@ from easycompress.artifact.external import copy_graph
 from easycompress.artifact.large import copied, named_graph, write_large, write_state
 from easycompress.artifact.pretrained import is_pretrained, save_pretrained
 from easycompress.artifact.write import PACKED
-from easycompress.core.files import sha256, write_bytes, write_json, write_text
+from easycompress.core.files import copy_file, sha256, write_bytes, write_json, write_text
 from easycompress.core.inputs import names_of, parts
 from easycompress.core.outcome import Artifact, Drop, Measurement, Report, decide
 from easycompress.executor.replay import load, record_json
+from easycompress.measure.environment import environment
 from easycompress.measure.files import measure_large, measure_pair
 from easycompress.measure.runtime import Runtime
 from easycompress.measure.statistics import paired_drop, within
+from easycompress.predictions import write_predictions
 from easycompress.report.html import render
 from easycompress.report.reading import value_of
 from easycompress.report.sentence import sentence
@@ -33,23 +31,25 @@ from easycompress.report.sentence import sentence
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from easycompress.core.outcome import Repeats
     from easycompress.core.plan import Plan
     from easycompress.core.request import Request
     from easycompress.executor.journal import Journal
     from easycompress.executor.run import Executed
     from easycompress.prepare import Prepared
 
-PACKAGES = ("easycompress", "torch", "onnx", "onnxruntime", "torch-pruning", "numpy")
-
 PRETRAINED = "pretrained"
 """Folder of OUT that `from_pretrained` of a model's own library reads."""
 
-FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
-"""Processor features that change what int8 costs, and on old ones what it computes."""
-
 
 def deliver(
-    prepared: Prepared, request: Request, plan: Plan, executed: Executed, journal: Journal, out: Path
+    prepared: Prepared,
+    request: Request,
+    plan: Plan,
+    executed: Executed,
+    journal: Journal,
+    out: Path,
+    repeats: Repeats | None = None,
 ) -> Report:
     """Write the files of OUT, measure them, and return the report. The journal is marked finished last."""
     _place(prepared, executed, journal, out)
@@ -69,10 +69,10 @@ def deliver(
     allowed = prepared.goal.floor.allowed_drop(qualities[0], higher_is_better=task.metric.higher_is_better)
     drop = paired_drop(scores[0], scores[1], task.metric, allowed)
     before, after = _measured(prepared, request, final, qualities)
-    _write_predictions(out, prepared, [answers for _, answers in judged], scores)
-    _write_recipe(out, request, executed)
+    write_predictions(out, task, [answers for _, answers in judged], scores)
+    _write_recipe(out, request, executed, request.seed if repeats is None else repeats.delivered)
     report = _judge(prepared, request, plan, executed, drop, allowed, before, after, journal)
-    report = report.model_copy(update={"artifacts": _artifacts(out)})
+    report = report.model_copy(update={"artifacts": _artifacts(out), "repeats": repeats})
     write_text(out / "report.html", render(report))
     report = report.model_copy(update={"artifacts": _artifacts(out)})
     write_json(out / "report.json", report.to_json())
@@ -132,7 +132,7 @@ def _judge(
     )
     return Report(
         request=request.model_dump(mode="json"),
-        environment=environment(prepared.threads) | {"seconds": round(journal.elapsed(), 1)},
+        environment=environment(prepared.threads) | _inputs(journal) | {"seconds": round(journal.elapsed(), 1)},
         profile=_facts(prepared),
         decisions=tuple(decision.model_dump() for decision in plan.decisions),
         plan={
@@ -151,6 +151,12 @@ def _judge(
         summary=summary,
         artifacts=(),
     )
+
+
+def _inputs(journal: Journal) -> dict[str, Any]:
+    """Return the SHA-256 of the original's ONNX file and of each split of the data."""
+    begun = journal.data["fingerprint"]
+    return {"inputs": {"model": begun["model"], **begun["data"]}}
 
 
 def _facts(prepared: Prepared) -> dict[str, Any]:
@@ -183,7 +189,7 @@ def _place(prepared: Prepared, executed: Executed, journal: Journal, out: Path) 
         write_json(out / "record.json", record_json((), {}, example))
         return
     if best is None:
-        shutil.copyfile(prepared.baseline, out / "model.onnx")
+        copy_file(prepared.baseline, out / "model.onnx")
         state = prepared.task.model.state_dict()
         write_bytes(out / "model.safetensors", save({n: t.contiguous().clone() for n, t in state.items()}))
         write_json(out / "record.json", record_json((), {}, example))
@@ -194,7 +200,7 @@ def _place(prepared: Prepared, executed: Executed, journal: Journal, out: Path) 
     for suffix in (PACKED, ".safetensors"):
         made = journal.path(f"{best.tag}{suffix}")
         if made.exists():
-            shutil.copyfile(made, out / f"model{suffix}")
+            copy_file(made, out / f"model{suffix}")
     write_json(out / "record.json", record_json(best.records, best.codes, example))
 
 
@@ -216,26 +222,7 @@ def _save_pretrained(prepared: Prepared, plan: Plan, out: Path) -> Plan:
     return plan.model_copy(update={"notes": (*plan.notes, note)})
 
 
-def _write_predictions(out: Path, prepared: Prepared, outputs: list[Any], scores: list[Any]) -> None:
-    """Write the report split's answers, before and after: what a later check pairs its own with.
-
-    Answers that were too large to keep are left out: the scores are there.
-    """
-    answers = [np.empty(0) if o is None else o.argmax(1) if prepared.task.metric.binary else o for o in outputs]
-    targets = prepared.task.data.report.targets
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        before=answers[0],
-        after=answers[1],
-        scores_before=scores[0],
-        scores_after=scores[1],
-        targets=np.empty(0) if targets is None else targets.numpy(),
-    )
-    write_bytes(out / "predictions.npz", buffer.getvalue())
-
-
-def _write_recipe(out: Path, request: Request, executed: Executed) -> None:
+def _write_recipe(out: Path, request: Request, executed: Executed, seed: int) -> None:
     best = executed.best
     recipe = {
         "schema": "easycompress-recipe/1",
@@ -243,7 +230,8 @@ def _write_recipe(out: Path, request: Request, executed: Executed) -> None:
         "target": request.target,
         "max_drop": request.max_drop,
         "min_quality": request.min_quality,
-        "seed": request.seed,
+        "seed": seed,
+        "split_seed": None if request.drawn_by == seed else request.drawn_by,
         "steps": [dict(action) for action in best.actions] if best is not None else [],
     }
     recipe = {key: value for key, value in recipe.items() if value is not None}
@@ -265,33 +253,3 @@ def _artifacts(out: Path) -> tuple[Artifact, ...]:
     paths = [out / name for name in names if (out / name).exists()]
     paths += sorted(path for path in (out / PRETRAINED).glob("*") if path.is_file())
     return tuple(Artifact(path=p.relative_to(out).as_posix(), bytes=p.stat().st_size, sha256=sha256(p)) for p in paths)
-
-
-def environment(threads: int) -> dict[str, Any]:
-    """Return what the numbers depend on: software, processor and threads."""
-    found: dict[str, Any] = {"python": platform.python_version(), "system": platform.platform(terse=True)}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed as a package"
-    found["processor"], flags = _processor()
-    found["features"] = " ".join(feature for feature in FEATURES if feature in flags) or "none known"
-    found["threads"] = threads
-    return found
-
-
-def _processor() -> tuple[str, set[str]]:
-    name, flags = platform.processor() or platform.machine(), set[str]()
-    try:
-        with open("/proc/cpuinfo") as file:  # noqa: PTH123 - a kernel file
-            for line in file:
-                key, _, value = line.partition(":")
-                if key.strip() == "model name":
-                    name = value.strip()
-                elif key.strip() in ("flags", "Features"):
-                    flags = set(value.split())
-                    break
-    except OSError:
-        pass  # not Linux: the machine's name says enough
-    return name, flags

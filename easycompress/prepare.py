@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import zlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from easycompress.artifact.also import parse_also
 from easycompress.artifact.large import describe_large, is_large, named_graph
@@ -15,7 +12,7 @@ from easycompress.artifact.onnx_export import export
 from easycompress.artifact.slim import slim
 from easycompress.artifact.write import check_float_file
 from easycompress.core.errors import BadInput, CannotCompress
-from easycompress.core.files import sha256, write_bytes
+from easycompress.core.files import SCRATCH_REMEDY, write_bytes
 from easycompress.core.goal import NO_FLOOR, Budget, Goal, parse_budget, parse_floor, parse_objective, parse_target
 from easycompress.core.inputs import answer, parts, sample_shape
 from easycompress.executor.trainer import BATCH
@@ -32,7 +29,6 @@ from easycompress.selection.probe import losses
 from easycompress.selection.recipe import for_large, lacking, read_recipe, tried
 from easycompress.selection.select import chooses_codes, integers_in_question, select, structures
 from easycompress.selection.trials import count_blocks, integer_losses, outside_blocks, structure_losses
-from easycompress.technique import checksum
 from easycompress.techniques import technique_for
 from easycompress.training.speed import tune
 
@@ -44,7 +40,7 @@ if TYPE_CHECKING:
     from easycompress.core.plan import Plan
     from easycompress.core.profile import ModelProfile
     from easycompress.core.request import Request
-    from easycompress.core.task import Metric, Split, Task
+    from easycompress.core.task import Metric, Task
     from easycompress.measure.meter import Meter
 
 CHANCE_ERRORS = 3.0
@@ -121,7 +117,7 @@ def prepare(task: Task, request: Request, folder: Path) -> Prepared:
         return _prepare_large(task, request, goal, folder)
     threads = request.threads or physical_cores()
     graph = export(task.model, task.example)
-    baseline = write_bytes(folder / "baseline.onnx", slim(graph).SerializeToString())
+    baseline = write_bytes(folder / "baseline.onnx", slim(graph).SerializeToString(), SCRATCH_REMEDY)
     runtime = Runtime(baseline, threads)
     others = task.data.select.inputs[-CHECKED:]  # what export froze from the example agrees there
     answers = runtime.run(others)
@@ -202,29 +198,6 @@ def _refuse_chance(task: Task, quality: float, classes: int) -> None:
             f"the model's accuracy on select is {quality:.2f}%, no better than chance ({100 * chance:.2f}%): usually "
             f"{usual} those of its training, or the labels are in another order; --force goes on"
         )
-
-
-def flags_of(request: Request) -> dict[str, Any]:
-    """Return the flags that a run's course depends on."""
-    keys = ("objective", "target", "max_drop", "min_quality", "format", "budget", "backend", "batch", "threads",
-            "certify", "seed", "augment", "metric", "loss", "mean", "std", "recipe")  # fmt: skip
-    return request.model_dump(mode="json", include=set(keys))
-
-
-def fingerprint(prepared: Prepared, request: Request) -> dict[str, Any]:
-    """Return what the values of a journal depend on: the flags, the model's file and the data."""
-    data = prepared.task.data
-    checksums = [_checksum(split) for split in (data.train, data.select, data.report)]
-    weights = {} if prepared.described is None else {"weights": checksum(prepared.task.model)}  # not in the file
-    return flags_of(request) | {"model": sha256(prepared.baseline), "data": checksums} | weights
-
-
-def _checksum(split: Split) -> int:
-    targets = torch.empty(0) if split.targets is None else split.targets
-    checksum = 0
-    for tensor in (*parts(split.inputs), targets):
-        checksum = zlib.crc32(tensor.contiguous().numpy().data, checksum)
-    return checksum
 
 
 def make_heuristics(prepared: Prepared, request: Request, spent: float) -> Heuristics:

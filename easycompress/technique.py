@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+from easycompress.training.troubles import Troubles
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -40,6 +42,7 @@ class Context:
     quality on *select* in PyTorch, `enough` and `out_of_time` as in training.fit.Hooks. `checkpoint(part)` is where
     training is saved, epoch by epoch; a technique names its parts. `memo` remembers, for the whole run, what took
     long to measure: keys say of which weights. `once(key, make)` does so for JSON values, also in a resumed run.
+    `troubles` takes note of what goes wrong in training.
     """
 
     task: Task
@@ -57,6 +60,7 @@ class Context:
     checkpoint: Callable[[str], Path] | None = None
     memo: dict[str, Any] = field(default_factory=dict)
     once: Callable[[str, Callable[[], Any]], Any] = lambda _, make: make()
+    troubles: Troubles = field(default_factory=Troubles)
 
     def remembered(self, what: str, model: nn.Module, make: Callable[[], Result]) -> Result:
         """Return what `make()` returned when `what` was last asked of a model with these very weights, or make it."""

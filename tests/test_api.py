@@ -323,7 +323,7 @@ def test_a_bug_leaves_what_can_be_resumed(tmp_path: Path, monkeypatch: pytest.Mo
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("easycompress.api.execute", broken)
+    monkeypatch.setattr("easycompress.carry.execute", broken)
     with pytest.raises(ZeroDivisionError):
         ec.compress(tiny().model(), **small(tiny()), out=tmp_path / "out", **GOAL)
     assert state_of(tmp_path / "out") == "interrupted"

@@ -19,8 +19,10 @@ HOUSE = Path(easycompress.__file__).parent
 ORDER = (
     "core", "codes", "metrics", "training", "intake", "artifact", "measure", "technique",
     "pruning distillation quantization lc",
-    "techniques", "selection", "executor", "report", "prepare", "deliver", "assemble", "api", "demo", "starter", "init",
-    "cli_flags", "cli_files", "cli_init", "cli",
+    "techniques", "selection", "executor", "report", "prepare", "fingerprint",
+    "predictions", "deliver", "carry", "assemble", "regression", "api",
+    "demo", "starter", "init",
+    "cli_flags", "cli_files", "cli_init", "cli_check", "pytest_plugin", "cli", "__main__",
 )  # fmt: skip
 """A folder or module may import only from entries before its own; those on one line never import each other."""
 

@@ -10,8 +10,9 @@ import easycompress as ec
 from easycompress import api
 from easycompress.core.errors import BadInput, CannotCompress, EasyCompressError
 from easycompress.core.request import Request
+from easycompress.regression.run import check
 
-FACE = ["BadInput", "CannotCompress", "EasyCompressError", "Result", "compress", "load", "plan"]
+FACE = ["BadInput", "CannotCompress", "EasyCompressError", "Result", "check", "compress", "load", "plan"]
 
 
 def test_the_face_is_curated() -> None:
@@ -25,6 +26,7 @@ def test_every_name_leads_to_the_thing_itself() -> None:
         "CannotCompress": CannotCompress,
         "EasyCompressError": EasyCompressError,
         "Result": api.Result,
+        "check": check,
         "compress": api.compress,
         "load": api.load,
         "plan": api.plan,

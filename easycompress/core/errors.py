@@ -36,7 +36,12 @@ class CannotCompress(EasyCompressError):
     exit_code = 3
 
 
+def printable(text: str) -> str:
+    """Return a text, as long as before, without what a terminal takes for an order: names in files hold anything."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else "\ufffd" for sign in text)
+
+
 def one_line(error: BaseException, limit: int = 300) -> str:
     """Return the text of any exception as one line of at most `limit` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = printable(" ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"

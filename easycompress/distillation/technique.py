@@ -67,6 +67,7 @@ class Distiller:
             augment=task.augment,
             progress=context.progress,
             label=f"distillation ({action.technique})",
+            troubles=context.troubles,
         )
         plan = Schedule(epochs=epochs, lr=RATE, samples=context.samples, seed=context.seed)
         schedule = fitting(plan, context.profile)

@@ -37,7 +37,7 @@ class Clock:
     """The budget of one run against what it has used.
 
     `reserve` seconds are kept for measuring the result, `finishing` for what an attempt does after its training: the
-    longest that has been seen so far.
+    longest that has been seen so far. `start` is the run's second from which on a time budget counts.
     """
 
     budget: Budget
@@ -45,11 +45,12 @@ class Clock:
     reserve: float
     epochs_used: int = 0
     finishing: float = 0.0
+    start: float = 0.0
 
     def left(self) -> float:
         """Return what is left for training: seconds or epochs, 0 without training."""
         if self.budget.kind == "time":
-            return max(0.0, self.budget.value - self.journal.elapsed() - self.reserve - self.finishing)
+            return max(0.0, self.start + self.budget.value - self.journal.elapsed() - self.reserve - self.finishing)
         if self.budget.kind == "epochs":
             return max(0.0, self.budget.value - self.epochs_used)
         return 0.0

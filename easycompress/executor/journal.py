@@ -6,7 +6,7 @@ them, and recomputes only what is cheap and deterministic. Training has its own 
 
 from __future__ import annotations
 
-import fcntl
+import copy
 import json
 import os
 import re
@@ -14,8 +14,10 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
+from easycompress.core import stopping
 from easycompress.core.errors import BadInput
 from easycompress.core.files import read_json, write_text
+from easycompress.executor.lock import FOLDER, LOCK, Lock, hold, is_held, taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,9 +25,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "easycompress-journal/1"
 
-FOLDER = "journal"
 FILE = "journal.json"
-LOCK = "lock"
 OURS = (
     FOLDER, "model.onnx", "model.onnx.data", "model.ecz", "model.pt2", "model.safetensors", "record.json",
     "report.json", "report.html", "recipe.yaml", "predictions.npz", "pretrained",
@@ -38,6 +38,11 @@ _UNFINISHED = re.compile(r"\.(.+)\.\d+\.tmp")
 RESULT = ": result"
 """The end of an attempt's key; what an attempt came to is what took long to make."""
 
+PARTS = "parts of a batch"
+"""The key of how many parts a batch of training is divided into: more than one once memory was short."""
+
+KEPT = (RESULT, PARTS)
+
 CHECKPOINT = ".checkpoint"
 """The end of the name of a training state, in the journal's folder."""
 
@@ -45,31 +50,38 @@ CHECKPOINT = ".checkpoint"
 class Journal:
     """The journal of one run in OUT/journal. Entries are JSON values under readable keys.
 
-    `began` is when this process started to spend the budget, by the monotonic clock; `data` what journal.json holds;
-    `created` says that OUT was not there before.
+    `began` is when this process started to spend the budget, by the monotonic clock; `data` what journal.json holds.
     """
 
-    def __init__(
-        self,
-        out: Path,
-        data: dict[str, Any],
-        began: float,
-        lock: Any,  # noqa: ANN401 - an open file
-        *,
-        created: bool = False,
-    ) -> None:
+    def __init__(self, out: Path, data: dict[str, Any], began: float, lock: Lock) -> None:
         self.out, self.folder, self.data = out, out / FOLDER, data
         self.entries: dict[str, Any] = data["entries"]
         self.began = began - float(data["elapsed"])
-        self.created = created
+        self.label = ""
         self._lock = lock
+
+    def part(self, label: str) -> Journal:
+        """Return this journal for a part of the run, whose keys and files begin with `label`."""
+        part = copy.copy(self)
+        part.label = f"{self.label}{label}"
+        return part
 
     def once(self, key: str, compute: Callable[[], Any]) -> Any:  # noqa: ANN401 - any JSON value
         """Return the journalled value of `key`, or compute, journal and return it."""
+        key = f"{self.label}{key}"
         if key not in self.entries:
             self.entries[key] = json.loads(json.dumps(compute()))  # the same value now and after a resume
             self.save()
         return self.entries[key]
+
+    def get(self, key: str, otherwise: Any) -> Any:  # noqa: ANN401 - any JSON value
+        """Return the journalled value of `key`, or `otherwise`."""
+        return self.entries.get(f"{self.label}{key}", otherwise)
+
+    def put(self, key: str, value: Any) -> None:  # noqa: ANN401 - any JSON value
+        """Journal a value that takes the place of an earlier one."""
+        self.entries[f"{self.label}{key}"] = value
+        self.save()
 
     def elapsed(self) -> float:
         """Return the seconds this run has taken, those before a resume included."""
@@ -77,12 +89,21 @@ class Journal:
 
     def save(self) -> None:
         """Write the entries and the time spent so far. NaN and infinity are kept, as Python's JSON spells them."""
+        stopping.check()
         self.data["elapsed"] = self.elapsed()
         write_text(self.folder / FILE, json.dumps(self.data, indent=2) + "\n")
 
     def path(self, name: str) -> Path:
         """Return where a file of the journal lives."""
-        return self.folder / name
+        return self.folder / f"{self.label}{name}"
+
+    def holds(self, key: str) -> bool:
+        """Tell whether `key` has a value."""
+        return f"{self.label}{key}" in self.entries
+
+    def checkpoints(self, tag: str) -> list[Path]:
+        """Return the training states of the attempt `tag`."""
+        return sorted(self.folder.glob(f"{self.label}{tag}.*{CHECKPOINT}"))
 
     def finish(self) -> None:
         """Mark the run as finished and drop what only a resume would need."""
@@ -92,17 +113,17 @@ class Journal:
         _clear_folder(self.folder)
 
     def discard(self) -> None:
-        """Remove the journal of a run that was refused, unless it has trained: after a full disk, a resume goes on."""
-        if any(key.endswith(RESULT) for key in self.entries) or any(self.folder.glob(f"*{CHECKPOINT}")):
+        """Remove the journal of a run that was refused, unless there is work in it that a resume can go on with."""
+        worked = any(key.endswith(KEPT) for key in self.entries) or any(self.folder.glob(f"*{CHECKPOINT}"))
+        if worked or _names(self.out) != {FOLDER}:
             return
-        shutil.rmtree(self.folder)
         _clear_unfinished(self.out)
-        if self.created:
-            self.out.rmdir()
+        _clear_folder(self.folder)
+        (self.folder / FILE).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let go of the folder."""
-        self._lock.close()
+        self._lock.release()
 
 
 def state_of(out: Path) -> str:
@@ -113,7 +134,7 @@ def state_of(out: Path) -> str:
     if not out.exists():
         return "missing"
     names = _names(out) if out.is_dir() else {""}
-    if not names <= set(OURS):
+    if not names <= set(OURS) or (out / FOLDER).is_symlink():  # what lies behind the link isn't ours to empty
         return "foreign"
     if (out / FOLDER / FILE).is_file():
         try:
@@ -130,6 +151,8 @@ def check_out(out: Path, *, resume: bool, force: bool) -> None:
     if state == "foreign":
         what = "is a file" if out.is_file() else f"holds other files ({_foreign(out)})"
         raise BadInput(f"{out}: {what}; easycompress writes only into a folder of its own: choose another with -o")
+    if is_held(out):
+        raise taken(out)
     if state == "interrupted" and not (resume or force):
         raise BadInput(
             f"{out}: an interrupted run is in there; go on with --resume, start anew with --force, or use -o"
@@ -149,22 +172,22 @@ def check_same(out: Path, fingerprint: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def open_journal(out: Path, fingerprint: dict[str, Any], *, resume: bool, began: float) -> Journal:
+def open_journal(
+    out: Path, fingerprint: dict[str, Any], *, resume: bool, began: float, lock: Lock | None = None
+) -> Journal:
     """Open OUT for a run: go on with its journal under `resume`, else begin anew in an emptied folder.
 
     `fingerprint` is what the journalled values depend on; a resume with another one is refused. `began` is when this
     process started to spend the budget, by the monotonic clock. Nobody else's run is touched: the folder is locked
-    before anything in it is.
+    before anything in it is, unless the caller has the `lock` already.
     """
     if resume and state_of(out) in ("interrupted", "finished"):
         data = check_same(out, fingerprint)
-        return Journal(out, data, began, _lock(out / FOLDER))
-    folder, created = out / FOLDER, not out.exists()
+        return Journal(out, data, began, lock or hold(out))
+    folder = out / FOLDER
+    data = {"schema": SCHEMA, "state": "emptying", "elapsed": 0.0, "fingerprint": fingerprint, "entries": {}}
+    journal = Journal(out, data, began, lock or hold(out))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = _lock(folder)
-        data = {"schema": SCHEMA, "state": "emptying", "elapsed": 0.0, "fingerprint": fingerprint, "entries": {}}
-        journal = Journal(out, data, began, lock, created=created)
         journal.save()  # from here to the next save a kill leaves a folder that any run may take
         _clear_folder(folder)
         _clear_unfinished(out)
@@ -172,10 +195,19 @@ def open_journal(out: Path, fingerprint: dict[str, Any], *, resume: bool, began:
             if name != FOLDER:
                 _remove(out / name)
     except OSError as error:
-        raise BadInput(f"{out}: can't be created ({error.strerror}); choose another folder with -o") from error
+        raise BadInput(f"{out}: can't be emptied ({error.strerror}); choose another folder with -o") from error
     data["state"] = "running"
     journal.save()
     return journal
+
+
+def tidy(out: Path) -> None:
+    """Remove what a run that was killed at its very end left in OUT beside its result."""
+    if any(_UNFINISHED.fullmatch(path.name) for path in out.iterdir()) or _names(out / FOLDER) > {FILE, LOCK}:
+        lock = hold(out)
+        _clear_unfinished(out)
+        _clear_folder(out / FOLDER)
+        lock.release()
 
 
 def _clear_folder(folder: Path) -> None:
@@ -219,15 +251,3 @@ def _read(out: Path) -> dict[str, Any]:
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise BadInput(f"{path}: not a journal that this version wrote; start anew with --force, or use another -o")
     return data
-
-
-def _lock(folder: Path) -> Any:  # noqa: ANN401 - an open file
-    file = (folder / LOCK).open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise BadInput(
-            f"{folder.parent}: another easycompress is working in there; wait for it or use another -o"
-        ) from error
-    return file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     from easycompress.core.inputs import Inputs
 
 SCHEMA = "easycompress-record/2"
+
+MOST_SAMPLE = 1 << 28
+"""Numbers in one sample that a record may speak of: a gigabyte of float32."""
+
+DTYPES = ("float32", "float64", "float16", "bfloat16", "bool", "uint8", "int8", "int16", "int32", "int64")
 
 
 def record_json(
@@ -112,6 +118,8 @@ def _example(record: dict[str, Any]) -> Inputs:
     """Return two samples of zeros that are shaped as the record says."""
 
     def zeros(shape: list[int], dtype: str) -> Tensor:
+        if math.prod(shape) > MOST_SAMPLE or dtype not in DTYPES:
+            raise ValueError(f"samples of shape {shape} and type {dtype!r}"[:120])
         return torch.zeros(2, *shape, dtype=getattr(torch, dtype))
 
     if "samples" not in record:

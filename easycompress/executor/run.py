@@ -222,10 +222,11 @@ def _may_go_on(shop: Workshop, number: int) -> bool:
 
 def _may_probe(shop: Workshop, number: int, halving: int) -> bool:
     """Tell whether there is time for another untrained candidate; journalled like every answer of the clock."""
-    journal, budget = shop.trainer.journal, shop.trainer.clock.budget
+    journal, clock = shop.trainer.journal, shop.trainer.clock
+    budget = clock.budget
     if budget.kind != "time" or halving <= LEAST_PROBES:
         return True
-    until = PROBING_SHARE * budget.value
+    until = clock.start + PROBING_SHARE * budget.value
     key = f"after attempt {number}: halving {halving}: may it begin"
     return bool(journal.once(key, lambda: journal.elapsed() < until))
 

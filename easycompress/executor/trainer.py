@@ -11,15 +11,17 @@ import numpy as np
 import torch
 
 from easycompress.core.inputs import answer, are_images, chunk_size
+from easycompress.core.memory import shrinking
 from easycompress.distillation.settings import Distillation
 from easycompress.distillation.technique import fitting, make_term
 from easycompress.executor.guard import comfortable
-from easycompress.executor.journal import CHECKPOINT
+from easycompress.executor.journal import CHECKPOINT, PARTS
 from easycompress.measure.statistics import paired_drop, paired_error
 from easycompress.technique import Context
 from easycompress.training.fit import Hooks, Schedule, fit
 from easycompress.training.speed import Speed, has_bfloat16, tune
 from easycompress.training.terms import Teacher, make_teacher
+from easycompress.training.troubles import Troubles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -125,15 +127,19 @@ class Trainer:
 
     def evaluate(self, model: nn.Module) -> float:
         """Return the quality on *select* in PyTorch, larger is better, and remember the scores for `enough`."""
-        metric, parts = self.task.metric, []
-        with torch.no_grad():
-            select = self.task.data.select
-            for inputs, targets in select.batches(chunk_size(model, select.inputs)):
-                outputs = answer(model, inputs).float()
-                parts.append(metric.scores(outputs, targets if targets is not None else torch.empty(0)))
-        self._scores = np.concatenate(parts)
+        metric, select = self.task.metric, self.task.data.select
+        self._scores = shrinking(chunk_size(model, select.inputs), lambda size: self._scored(model, size))
         quality = metric.quality(self._scores)
         return quality if metric.higher_is_better else -quality
+
+    @torch.no_grad()
+    def _scored(self, model: nn.Module, size: int) -> np.ndarray[Any, Any]:
+        """Return the scores on *select*, `size` samples at a time."""
+        parts = []
+        for inputs, targets in self.task.data.select.batches(size):
+            outputs = answer(model, inputs).float()
+            parts.append(self.task.metric.scores(outputs, targets if targets is not None else torch.empty(0)))
+        return np.concatenate(parts)
 
     def enough(self, _score: float) -> bool:
         """Tell whether what `evaluate` last saw meets the floor comfortably."""
@@ -173,8 +179,14 @@ class Trainer:
             checkpoint=lambda part: self.journal.path(f"{tag}.{part}{CHECKPOINT}"),
             memo=self.memo,
             once=self.journal.once,
+            troubles=self._troubles(),
         )
         return main
+
+    def _troubles(self) -> Troubles:
+        """Return what one attempt takes note of its troubles in. Short memory lasts for the rest of the run."""
+        parts = int(self.journal.get(PARTS, 1))
+        return Troubles(parts, keep=lambda more: self.journal.put(PARTS, more))
 
     def _recovery(
         self, tag: str, epochs: int, distillation: Distillation | None, context: Callable[[], Context]
@@ -198,6 +210,7 @@ class Trainer:
             augment=self.task.augment,
             progress=self.progress,
             label=f"recovery after pruning step {index}",
+            troubles=context.troubles,
         )
         checkpoint = self.journal.path(f"{tag}.{index}{CHECKPOINT}")
         history = fit(model, self.train, make_term(distillation, context), schedule, self.speed, hooks, checkpoint)

@@ -18,7 +18,7 @@ from easycompress.executor.build import Built, build
 from easycompress.executor.clock import Allowance
 from easycompress.executor.dial import endings, settled
 from easycompress.executor.guard import Judgement, judge
-from easycompress.executor.journal import CHECKPOINT, RESULT
+from easycompress.executor.journal import RESULT
 from easycompress.executor.trainer import BATCH, Trainer
 from easycompress.measure.files import energy_ratio, latency_ratio, objective_of
 from easycompress.measure.runtime import scores_of
@@ -138,7 +138,7 @@ class Workshop:
         """Make the candidate with `share` of what is left to spend, judge its file, and journal the result."""
         journal = self.trainer.journal
         tag = f"attempt {number}"
-        fresh = f"{tag}{RESULT}" not in journal.entries
+        fresh = not journal.holds(f"{tag}{RESULT}")
         allowance = Allowance.model_validate(
             journal.once(f"{tag}: allowance", lambda: self._allow(actions, share, step_seconds).model_dump())
         )
@@ -148,7 +148,7 @@ class Workshop:
         self.trainer.clock.epochs_used += attempt.epochs
         self.trainer.clock.finished_in(attempt.finishing)
         if fresh:
-            for path in journal.folder.glob(f"{tag}.*{CHECKPOINT}"):
+            for path in journal.checkpoints(tag):
                 path.unlink()
             word = "kept" if attempt.accepted else "rejected"
             self.trainer.progress.say(f"{tag}: {attempt.ratio:.2f}x, {attempt.reason}: {word}")
@@ -180,6 +180,7 @@ class Workshop:
         end_of_training = time.perf_counter()
         path = trainer.journal.path(f"{tag}.onnx")
         judged = self._judged(trained, actions, context, path)
+        reason = f"{judged.verdict.reason}{context.troubles.told()}"
         value, ratio = self.measure(path, path.with_suffix(PACKED) if self.packed else path)
         self._keep(tag, judged.built)
         after: dict[str, float | None] = {"objective": value, "quality": _known(judged.quality), "ratio": ratio}
@@ -192,13 +193,13 @@ class Workshop:
             quality=judged.quality,
             drop=judged.drop,
             accepted=judged.verdict.accepted,
-            reason=judged.verdict.reason,
+            reason=reason,
             epochs=judged.built.epochs,
             seconds=end - begin,
             finishing=end - end_of_training,
             records=tuple(judged.built.records),
             codes={name: {"form": c.form, "meta": c.meta()} for name, c in judged.built.codes.items()},
-            stages=self._stages(tag, judged.built, after, judged.verdict.reason, end - begin),
+            stages=self._stages(tag, judged.built, after, reason, end - begin),
             planned_epochs=allowance.epochs,
         )
 

@@ -17,6 +17,7 @@ from easycompress.lc.tasks import parse_tasks
 from easycompress.training.checkpoint import state_of
 from easycompress.training.fit import History, Hooks, Schedule, fit
 from easycompress.training.norms import reestimate
+from easycompress.training.troubles import Troubles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -79,7 +80,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Means:
-    """What training needs beside the recipe; `evaluate`, `out_of_time` as in training.fit.Hooks."""
+    """What training needs beside the recipe; `evaluate`, `out_of_time`, `troubles` as in training.fit.Hooks."""
 
     data: Split
     term: Term
@@ -89,6 +90,7 @@ class Means:
     out_of_time: Callable[[float], bool] = lambda _: False
     progress: Progress = field(default_factory=Silent)
     watch_every: int = 0
+    troubles: Troubles = field(default_factory=Troubles)
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ def run(
         DIVERGED * max(1.0, _first_loss(model, means)) if loop is None else float(loop.rows[0].get("bound", math.inf))
     )
     rollbacks = 0.0 if loop is None else sum(row.get("rollbacks", 0.0) for row in loop.rows)
+    means.troubles.diverged += int(rollbacks)  # of the steps that a resume doesn't take again
 
     def l_step(net: nn.Module, step: int, pull: Pull) -> float:
         nonlocal rollbacks
@@ -135,7 +138,10 @@ def run(
             samples=recipe.samples, weight_decay=recipe.weight_decay, seed=recipe.seed + step,
         )  # fmt: skip
         label = f"learning-compression: step {step + 1}/{recipe.penalty.steps}"
-        hooks = Hooks(None, bound=bound, augment=means.augment, after_step=pull, progress=means.progress, label=label)
+        hooks = Hooks(
+            None, bound=bound, augment=means.augment, after_step=pull, progress=means.progress, label=label,
+            troubles=means.troubles,
+        )  # fmt: skip
         file = None if checkpoint is None else checkpoint(f"lc-{step}")
         history = fit(net, means.data, means.term, schedule, means.speed, hooks, file if recipe.epochs > 1 else None)
         if file is not None:
@@ -189,7 +195,7 @@ def tune(
     )  # fmt: skip
     hooks = Hooks(
         means.evaluate, start=start, augment=means.augment, out_of_time=means.out_of_time, progress=means.progress,
-        label="LC fine-tuning",
+        label="LC fine-tuning", troubles=means.troubles,
     )  # fmt: skip
     file = None if checkpoint is None else checkpoint("lc-tune")
     history = fit(model, means.data, means.term, schedule, means.speed, hooks, file)

@@ -71,8 +71,9 @@ class LearningCompressor:
         teacher = context.teacher if epochs else None
         term = taught(action.technique, context.task.loss, teacher, TEMPERATURE, ALPHA)
         means = Means(
-            data.train, term, speed, context.evaluate, context.task.augment, context.out_of_time, context.progress
-        )
+            data.train, term, speed, context.evaluate, context.task.augment, context.out_of_time, context.progress,
+            troubles=context.troubles,
+        )  # fmt: skip
         samples = context.samples or len(data.train)
         recipe = recipe_for(epochs, samples, context.seed)
         made = run(model, tasks, recipe, means, context.checkpoint)

@@ -53,26 +53,27 @@ def time_files(paths: list[Path], example: Inputs, batch: int, threads: int) -> 
         runtimes = [Runtime(path, threads) for path in paths]
         feeds = [runtime.feeds(inputs) for runtime in runtimes]
         round_start = time.perf_counter()
-        block = 0
-        while block <= BLOCKS or time.perf_counter() - round_start < PATIENCE * len(paths):
+        done = 0
+        while done <= BLOCKS or time.perf_counter() - round_start < PATIENCE * len(paths):
             for runtime, fed, times in zip(runtimes, feeds, samples, strict=True):
-                counted = _block(runtime, fed)
-                if block:
+                counted = block(runtime, fed)
+                if done:
                     times.extend(counted)
-            block += 1
+            done += 1
             late = time.perf_counter() - start > LONGEST_SECONDS * len(paths)
             if late and sum(map(len, rounds[0])) >= LEAST_RUNS:
                 return [_summary(kept, batch, threads) for kept in rounds]
     return [_summary(kept, batch, threads) for kept in rounds]
 
 
-def _block(runtime: Runtime, feeds: Feeds) -> list[float]:
+def block(runtime: Runtime, feeds: Feeds, warm_up: int = WARM_UP, counted: int = BLOCK) -> list[float]:
+    """Return the milliseconds of each counted run of one block."""
     times = []
-    for run in range(WARM_UP + BLOCK):
+    for run in range(warm_up + counted):
         begin = time.perf_counter()
         runtime.answer(feeds)
         end = time.perf_counter()
-        if run >= WARM_UP:
+        if run >= warm_up:
             times.append((end - begin) * 1e3)
     return times
 

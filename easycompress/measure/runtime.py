@@ -11,6 +11,7 @@ import torch
 from easycompress.artifact.session import open_session
 from easycompress.core.errors import CannotCompress, one_line
 from easycompress.core.inputs import TWINS, Bundle, parts
+from easycompress.core.memory import is_exhausted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +51,8 @@ class Runtime:
         try:
             self.session = open_session(path, threads)
         except Exception as error:  # the runtime's own error types share no public base class
+            if is_exhausted(error):
+                raise MemoryError(f"{path.name}: {one_line(error)}") from error
             raise CannotCompress(f"{path.name}: ONNX Runtime can't load it: {one_line(error)}") from error
         self.input_names = tuple(value.name for value in self.session.get_inputs())
         outputs = self.session.get_outputs()

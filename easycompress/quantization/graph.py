@@ -20,7 +20,10 @@ from onnxruntime.quantization import (
 )
 
 from easycompress.core.errors import CannotCompress, one_line
+from easycompress.core.files import SCRATCH_REMEDY, refuse_full, write_bytes
 from easycompress.core.inputs import Bundle, parts
+from easycompress.core.memory import is_exhausted
+from easycompress.quantization.outputs import plain_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -83,7 +86,7 @@ def quantize_graph(
         options["CalibStridedMinMax"] = 1
     with tempfile.TemporaryDirectory() as folder, _quiet():
         source, result = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        onnx.save(proto, str(source))
+        size = write_bytes(source, proto.SerializeToString(), SCRATCH_REMEDY).stat().st_size
         try:
             quantize_static(
                 str(source),
@@ -100,11 +103,14 @@ def quantize_graph(
                 extra_options=options,
             )
         except Exception as error:  # the quantizer raises whatever its own assumptions run into
+            if is_exhausted(error):
+                raise
+            refuse_full(result, size)
             raise CannotCompress(
                 f"static int8: ONNX Runtime's quantizer can't work on this graph ({one_line(error, 120)}); use another "
                 "technique"
             ) from error
-        return onnx.load(str(result))
+        return plain_outputs(onnx.load(str(result)))
 
 
 def _normalises_by_layer(proto: onnx.ModelProto) -> bool:

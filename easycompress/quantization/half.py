@@ -15,6 +15,7 @@ from onnx import helper
 from easycompress.artifact.fold import fold, fold_checked
 from easycompress.codes.half import Half
 from easycompress.core.errors import BadInput, CannotCompress
+from easycompress.core.files import SCRATCH_REMEDY, write_bytes
 from easycompress.core.opening import opened
 from easycompress.quantization.rewrite import Rewriter
 from easycompress.quantization.settings import Float16
@@ -110,10 +111,9 @@ def _turns(graph: onnx.GraphProto) -> bool:
 def _opened(proto: onnx.ModelProto) -> None:
     """Raise CannotCompress where ONNX Runtime crashes on a graph; tried in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "half.onnx"
-        path.write_bytes(proto.SerializeToString())
+        path = write_bytes(Path(folder) / "half.onnx", proto.SerializeToString(), SCRATCH_REMEDY)
         try:
-            code = opened(path, OPENING).returncode
+            code = opened(path, OPENING).code
         except subprocess.TimeoutExpired:
             return  # slow, which is for others to judge
     if code < 0:

@@ -93,6 +93,7 @@ def _train(simulation: Simulation, action: QatInt8, context: Context) -> History
         augment=context.task.augment,
         progress=context.progress,
         label=f"quantization-aware training ({action.technique})",
+        troubles=context.troubles,
     )
     schedule = Schedule(epochs=epochs, lr=RATE, samples=context.samples, seed=context.seed)
     steps = -(-min(schedule.samples or len(train), len(train)) // schedule.batch)

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from easycompress.core.files import write_bytes
+from easycompress.core.plain import read_json_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +34,7 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]] |
         return None
     try:
         with safe_open(str(path), framework="pt") as file:
-            meta = json.loads((file.metadata() or {}).get("meta", "{}"))
+            meta = read_json_text((file.metadata() or {}).get("meta", "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError, ValueError):
         return None

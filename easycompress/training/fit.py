@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from easycompress.core.errors import BadInput
 from easycompress.core.inputs import answer, channels_last
-from easycompress.core.progress import Progress, Silent
+from easycompress.core.memory import is_exhausted
 from easycompress.training.checkpoint import (
     load_tensors,
     optimizer_tensors,
@@ -18,78 +18,28 @@ from easycompress.training.checkpoint import (
     save_tensors,
     state_of,
 )
+from easycompress.training.norms import has_norms
+from easycompress.training.schedule import History, Hooks, Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from torch import Tensor, nn
 
-    from easycompress.core.inputs import Inputs
     from easycompress.core.task import Split
     from easycompress.training.speed import Speed
     from easycompress.training.terms import Term
+
+__all__ = ["History", "Hooks", "Schedule", "fit"]
 
 WARM_UP = 0.1
 """Share of the steps over which the rate rises to its peak; then it falls to zero along a cosine."""
 
 ROLLBACKS = 2
-"""How often a loss that is not a number sends training back to the best epoch at a tenth of the rate."""
+"""How often a loss that is not a number sends training back to the best epoch; the next time ends it."""
 
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast: `epochs` passes of `samples` samples each (0: the whole split), peak rate `lr`.
-
-    `shape`: a `cycle` rises and falls; a `flat` rate stays what it is: for loops that set the rates of their pieces.
-    `optimizer`: `sgd` is SGD with Nesterov `momentum`; `adamw` (Loshchilov and Hutter 2019) scales each step by its
-    gradients' size, which transformers need, and takes no `momentum`. Its rates are smaller by orders of magnitude.
-    """
-
-    epochs: int
-    lr: float
-    shape: Literal["cycle", "flat"] = "cycle"
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    batch: int = 128
-    samples: int = 0
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    seed: int = 0
-
-
-@dataclass
-class History:
-    """What happened: one row an epoch (`loss`, `quality`, `seconds`), and which epoch's weights the model now has.
-
-    `rollbacks`: how often a loss that was no number, or beyond the bound, cost an epoch.
-    """
-
-    epochs: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: int = -1
-    best: float = -math.inf
-    rollbacks: int = 0
-
-
-@dataclass
-class Hooks:
-    """What the caller wants to know and decide.
-
-    `evaluate(model)` -> a score on *select*, larger is better; None: nobody asks, and the last epoch is kept. `start`
-    is the score of the weights as they come, if known: training that doesn't beat it leaves them. `enough(score)` ->
-    stop early. `out_of_time(seconds)` -> True when another epoch of that many seconds must not begin. An epoch's mean
-    loss above `bound` counts as no number: training has diverged. `after_step(rate)` may change the weights after each
-    step of the optimizer; `rate` is the learning rate it had.
-    """
-
-    evaluate: Callable[[nn.Module], float] | None
-    start: float = -math.inf
-    bound: float = math.inf
-    enough: Callable[[float], bool] = lambda _: False
-    out_of_time: Callable[[float], bool] = lambda _: False
-    augment: Callable[[Inputs], Inputs] | None = None
-    after_step: Callable[[float], None] | None = None
-    progress: Progress = field(default_factory=Silent)
-    label: str = "training"
+CALMER = 0.1
+"""What each such return multiplies the rate of all later steps by."""
 
 
 def fit(
@@ -101,14 +51,19 @@ def fit(
 
     With `checkpoint` every epoch is saved there, and a run that finds the file goes on after its last epoch with the
     same numbers as an uninterrupted one. One rise and one cosine fall of the rate.
+
+    Where memory runs out the epoch begins anew with half as many samples at a time, whose gradients add up to the
+    batch's. Raises BadInput where it doesn't suffice for the least that a step takes.
     """
-    run = _Run(model, split, term, schedule, speed, hooks)
+    run = _Run(model, split, term, schedule, speed, hooks, checkpoint)
     run.restore(checkpoint)
     with speed.applied(), torch.random.fork_rng(devices=[]):
         while run.epoch < schedule.epochs and not run.done:
             run.one_epoch()
             if checkpoint is not None:
                 run.save(checkpoint)
+    hooks.troubles.diverged += run.rollbacks
+    hooks.troubles.ended += run.rollbacks > ROLLBACKS
     model.load_state_dict(run.best_state)
     model.eval()
     for parameter in run.frozen:
@@ -130,10 +85,17 @@ class _Run:
     """The state of one training run between epochs."""
 
     def __init__(
-        self, model: nn.Module, split: Split, term: Term, schedule: Schedule, speed: Speed, hooks: Hooks
+        self,
+        model: nn.Module,
+        split: Split,
+        term: Term,
+        schedule: Schedule,
+        speed: Speed,
+        hooks: Hooks,
+        checkpoint: Path | None = None,
     ) -> None:
         self.model, self.split, self.term = model, split, term
-        self.schedule, self.speed, self.hooks = schedule, speed, hooks
+        self.schedule, self.speed, self.hooks, self.checkpoint = schedule, speed, hooks, checkpoint
         if speed.channels_last:
             model.to(memory_format=torch.channels_last)
         parameters = [p for p in model.parameters() if p.requires_grad] or list(model.parameters())
@@ -145,20 +107,17 @@ class _Run:
         self.history = History(best=hooks.start)
         self.best_state = state_of(model)
         self.epoch, self.rollbacks, self.done = 0, 0, False
+        self.least = 2 if has_norms(model) else 1  # batch norm can't learn from one sample
 
     def one_epoch(self) -> None:
         """Train and evaluate one epoch."""
         begin = time.perf_counter()
-        torch.manual_seed(self.schedule.seed * 100_003 + self.epoch)  # dropout and augmentation, the same on resume
-        batches = self._batches()
-        self.model.train()
-        total = torch.zeros(())
-        for step, places in enumerate(batches):
-            self._set_rate(self.epoch + step / len(batches))
-            total += self._step(places)
-        loss = float(total) / len(batches)
+        loss = self._pass()
+        while loss is None:
+            self._take_less()
+            loss = self._pass()
         self.model.eval()
-        if not loss <= self.hooks.bound or not math.isfinite(loss):
+        if not loss <= self.hooks.bound or not math.isfinite(loss) or not self._finite():
             self._roll_back(time.perf_counter() - begin)
             return
         score = math.nan if self.hooks.evaluate is None else self.hooks.evaluate(self.model)
@@ -173,6 +132,41 @@ class _Run:
             f"{self.hooks.label}: epoch {self.epoch}/{self.schedule.epochs}, loss {loss:.4f}, {seen}{seconds:.1f} s"
         )
         self.done = self.hooks.enough(score) or self.hooks.out_of_time(seconds)
+
+    def _pass(self) -> float | None:
+        """Train on all batches once; return the mean loss, or None where memory ran out."""
+        torch.manual_seed(self.schedule.seed * 100_003 + self.epoch)  # dropout and augmentation, the same on resume
+        batches = self._batches()
+        self.model.train()
+        total = torch.zeros(())
+        try:
+            for step, places in enumerate(batches):
+                self._set_rate(self.epoch + step / len(batches))
+                total += self._step(places)
+        except (MemoryError, RuntimeError) as error:
+            if not is_exhausted(error):
+                raise
+            if self.hooks.troubles.parts >= self.schedule.batch // self.least:
+                raise BadInput(
+                    f"{self.hooks.label}: out of memory, a batch in {self.hooks.troubles.parts} parts included; close "
+                    "other programs or use a larger machine: the same command with --resume goes on"
+                ) from error
+            return None  # what the error's frames hold is free only after this block
+        return float(total) / len(batches)
+
+    def _take_less(self) -> None:
+        """Go back to where the epoch began, and take half as many samples at a time from now on."""
+        troubles = self.hooks.troubles
+        troubles.halve()
+        self.hooks.progress.say(f"{self.hooks.label}: out of memory; batches in {troubles.parts} parts from now on")
+        self.optimizer.zero_grad(set_to_none=True)
+        if not self.restore(self.checkpoint):
+            self.model.load_state_dict(self.best_state)
+            self.optimizer.state.clear()
+
+    def _finite(self) -> bool:
+        """Tell whether the weights are numbers: a last step may have ruined what the loss was still finite for."""
+        return all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters())
 
     def _batches(self) -> list[Tensor]:
         """Shuffle the samples into batches. A lone last one joins its neighbours: batch norm can't learn from one."""
@@ -190,26 +184,36 @@ class _Run:
             inputs = self.hooks.augment(inputs)
         if self.speed.channels_last:
             inputs = channels_last(inputs)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.speed.bfloat16):
-            outputs = answer(self.model, inputs)
-        loss = self.term(outputs.float(), targets, inputs, places)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature
+        total = torch.zeros(())
+        for part in torch.arange(len(places)).tensor_split(self._parts(len(places))):
+            whole = len(part) == len(places)
+            x, at = (inputs, places) if whole else (inputs[part], places[part])
+            y = targets if whole or targets is None else targets[part]
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.speed.bfloat16):
+                outputs = answer(self.model, x)
+            loss = self.term(outputs.float(), y, x, at) * (len(part) / len(places))
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature
+            total += loss.detach()
         self.optimizer.step()
         if self.hooks.after_step is not None:
             self.hooks.after_step(float(self.optimizer.param_groups[0]["lr"]))
-        return loss.detach()
+        return total
+
+    def _parts(self, samples: int) -> int:
+        """Return into how many parts to divide a batch, each of at least `least` samples."""
+        return max(1, min(self.hooks.troubles.parts, samples // self.least))
 
     def _set_rate(self, position: float) -> None:
         if self.schedule.shape == "flat":
             for group in self.optimizer.param_groups:
-                group["lr"] = self.schedule.lr * 0.1**self.rollbacks
+                group["lr"] = self.schedule.lr * CALMER**self.rollbacks
             return
         share = position / self.schedule.epochs
         rise = min(WARM_UP, 1 / self.schedule.epochs)
         factor = share / rise if share < rise else 0.5 * (1 + math.cos(math.pi * (share - rise) / (1 - rise + 1e-9)))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.lr * max(factor, 1e-3) * 0.1**self.rollbacks
+            group["lr"] = self.schedule.lr * max(factor, 1e-3) * CALMER**self.rollbacks
 
     def _roll_back(self, seconds: float) -> None:
         self.model.load_state_dict(self.best_state)
@@ -234,11 +238,11 @@ class _Run:
         }
         save_tensors(path, tensors, meta)
 
-    def restore(self, path: Path | None) -> None:
-        """Go back to a saved epoch, where there is one."""
+    def restore(self, path: Path | None) -> bool:
+        """Go back to a saved epoch; return whether there is one."""
         saved = load_tensors(path) if path is not None else None
         if saved is None:
-            return
+            return False
         tensors, meta = saved
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
         for name, value in tensors.items():
@@ -246,10 +250,11 @@ class _Run:
             parts.setdefault(part, {})[rest] = value
         own = {name: value.shape for name, value in self.best_state.items()}
         if any({name: value.shape for name, value in parts[part].items()} != own for part in ("model", "best")):
-            return  # another model's: its training can't be gone on with
+            return False  # another model's: its training can't be gone on with
         self.model.load_state_dict(parts["model"])
         self.best_state = parts["best"]
         restore_optimizer(self.optimizer, parts["optimizer"])
         self.epoch, self.rollbacks, self.done = meta["epoch"], meta["rollbacks"], meta["done"]
         best = -math.inf if meta["best"] is None else meta["best"]
         self.history = History(meta["epochs"], meta["best_epoch"], best, self.rollbacks)
+        return True

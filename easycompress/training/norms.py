@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 BATCH = 128
 
 
+def has_norms(model: nn.Module) -> bool:
+    """Tell whether there is batch norm in a model."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())  # noqa: SLF001 - the base
+
+
 def reestimate(model: nn.Module, inputs: Inputs, augment: Callable[[Inputs], Inputs] | None = None) -> None:
     """Set every batch norm's running mean and variance to their averages over `inputs` (N, ...), in place.
 

@@ -14,6 +14,7 @@ from torch import nn
 from easycompress.core.goal import Frozen
 from easycompress.core.inputs import answer, are_images
 from easycompress.core.inputs import channels_last as ordered
+from easycompress.core.memory import shrinking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +79,14 @@ def has_bfloat16() -> bool:
 
 
 def _seconds_per_step(model: nn.Module, split: Split, batch: int, speed: Speed) -> float:
-    """Return the median seconds of a whole step: gathering, forward, backward, and the optimizer."""
+    """Return the median seconds of a whole step: gathering, forward, backward, and the optimizer.
+
+    Where memory runs out it is that of as many smaller steps as make up the batch.
+    """
+    return shrinking(batch, lambda size: _timed(model, split, size, speed) * batch / size)
+
+
+def _timed(model: nn.Module, split: Split, batch: int, speed: Speed) -> float:
     trial = copy.deepcopy(model).train().requires_grad_(True)  # noqa: FBT003 - as fit does with frozen models
     if speed.channels_last:
         trial = trial.to(memory_format=torch.channels_last)

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from easycompress.core.errors import BadInput
 from easycompress.core.inputs import answer, chunk_size
+from easycompress.core.memory import shrinking
 from easycompress.metrics.shapes import IGNORED, class_dimension
 
 if TYPE_CHECKING:
@@ -78,8 +79,12 @@ def make_teacher(model: nn.Module, split: Split, *, cache: bool) -> Teacher:
         first = answer(model, split.inputs[:2])
         if first[0].numel() * 4 * len(split) > CACHE_BYTES:
             return Teacher(model, None)
-        parts = [answer(model, inputs).float() for inputs, _ in split.batches(chunk_size(model, split.inputs))]
-    return Teacher(model, torch.cat(parts))
+        return Teacher(model, shrinking(chunk_size(model, split.inputs), lambda size: _answers(model, split, size)))
+
+
+def _answers(model: nn.Module, split: Split, size: int) -> Tensor:
+    """Return a model's answers to a split, `size` samples at a time."""
+    return torch.cat([answer(model, inputs).float() for inputs, _ in split.batches(size)])
 
 
 @dataclass(frozen=True)

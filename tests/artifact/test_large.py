@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import easycompress as ec
-from easycompress.api import make_workshop
 from easycompress.artifact import large as large_files
 from easycompress.artifact.external import bytes_of, copy_graph, data_of, parameter_of
 from easycompress.artifact.large import (
@@ -29,6 +28,7 @@ from easycompress.artifact.large import (
 from easycompress.artifact.onnx_export import export
 from easycompress.artifact.write import write_model
 from easycompress.assemble import make_the_task
+from easycompress.carry import make_workshop
 from easycompress.core import large
 from easycompress.core.errors import BadInput, CannotCompress
 from easycompress.core.progress import Silent

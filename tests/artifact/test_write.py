@@ -66,7 +66,8 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(BadInput, match=r"model\.onnx: can't be written \(No space left on device\); choose another"):
+    reason = r"model\.onnx: can't be written \(No space left on device\); free space there, or choose another"
+    with pytest.raises(BadInput, match=reason):
         write_model(nets.make(nets.Mlp), nets.images(2), path)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from easycompress.codes import tables
+from easycompress.codes import entropy, tables
 from easycompress.codes.entropy import code_length, decode, encode
 
 Array = np.ndarray[Any, Any]
@@ -265,3 +266,27 @@ def test_classes_survive_and_cost_what_was_expected(labels: list[int]) -> None:
     data = writer.finish()
     assert tables.read_classes(tables.Reader(data), len(labels), 4).tolist() == labels
     assert abs(8 * len(data) - tables.classes_cost(np.array(labels), 4)) <= 64
+
+
+@pytest.mark.parametrize(("shape", "k"), [((1, 3000), 5), ((64, 50), 9), ((12, 200), 256), ((600, 3), 3)])
+def test_how_many_symbols_are_read_at_once_changes_nothing(
+    shape: tuple[int, int], k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(k)
+    rows = rng.integers(0, k, (shape[0] // 8 + 1, shape[1])).repeat(8, 0)[: shape[0]]  # alike: neighbours tell
+    symbols = np.where(rng.random(shape) < 0.8, rows * (rows % 2), rng.integers(0, k, shape)).astype(np.uint8)
+    data = encode(symbols, k)
+    for block in (1000, 77, 1):
+        monkeypatch.setattr(entropy, "BLOCK", block)
+        assert np.array_equal(decode(data, shape, k), symbols)
+
+
+def test_reading_a_long_vector_takes_ten_bytes_a_symbol(monkeypatch: pytest.MonkeyPatch) -> None:
+    symbols = (np.arange(100_000) % 7 % 3).astype(np.uint8)
+    data = encode(symbols, 3)
+    monkeypatch.setattr(entropy, "BLOCK", 1000)
+    tracemalloc.start()
+    decode(data, symbols.shape, 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * symbols.size + 200_000

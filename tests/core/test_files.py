@@ -16,6 +16,7 @@ from easycompress.core.files import read_json, sha256, write_bytes, write_json, 
 if TYPE_CHECKING:
     from pathlib import Path
 
+WHERE = "free space there, or choose another folder with -o"
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 
@@ -41,7 +42,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(BadInput) as caught:
         write_bytes(path, b"new")
-    assert str(caught.value) == f"{path}: can't be written (No space left on device); choose another folder with -o"
+    assert str(caught.value) == f"{path}: can't be written (No space left on device); {WHERE}"
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from easycompress.core import stopping
 from easycompress.core.errors import BadInput
 from easycompress.executor.journal import Journal, check_out, check_same, open_journal, state_of
 
@@ -82,6 +83,28 @@ def test_time_is_carried_over(tmp_path: Path) -> None:
     journal.close()
     resumed = start(tmp_path / "out", resume=True, began=time.monotonic() - 7)
     assert resumed.elapsed() == pytest.approx(107, abs=1)
+
+
+def test_a_clock_that_begins_anew_or_jumps_counts_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = start(tmp_path / "out", began=time.monotonic() - 100)
+    journal.save()
+    journal.close()
+    monkeypatch.setattr(time, "monotonic", lambda: 5.0)  # after a reboot
+    for wall in (0.0, 4e9):
+        monkeypatch.setattr(time, "time", lambda wall=wall: wall)
+        resumed = start(tmp_path / "out", resume=True, began=2.0)
+        assert resumed.elapsed() == pytest.approx(103, abs=1)
+        resumed.close()
+
+
+def test_ctrl_c_that_a_library_lost_ends_the_run_at_the_next_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = start(tmp_path / "out")
+    monkeypatch.setattr(stopping, "_asked", [2])
+    with pytest.raises(KeyboardInterrupt):
+        journal.once("attempt 1: result", dict)
+    assert "attempt 1" not in (tmp_path / "out" / "journal" / "journal.json").read_text()
 
 
 def test_states(tmp_path: Path) -> None:
@@ -260,11 +283,22 @@ def test_a_refused_run_leaves_nothing(tmp_path: Path) -> None:
     assert state_of(tmp_path / "made") == "empty"  # the folder was the user's
 
 
-@pytest.mark.parametrize("work", ["result", "checkpoint"])
+def test_files_of_the_result_keep_the_journal_that_says_whose_they_are(tmp_path: Path) -> None:
+    journal = start(tmp_path / "out")
+    (tmp_path / "out" / "model.onnx").write_bytes(b"before the disk was full")
+    journal.discard()
+    journal.close()
+    assert state_of(tmp_path / "out") == "interrupted"
+    check_out(tmp_path / "out", resume=True, force=False)
+
+
+@pytest.mark.parametrize("work", ["result", "checkpoint", "parts"])
 def test_work_outlives_a_refusal(tmp_path: Path, work: str) -> None:
     journal = start(tmp_path / "out")
     if work == "result":
         journal.once("attempt 1: result", dict)
+    elif work == "parts":
+        journal.put("parts of a batch", 2)
     else:
         journal.path("attempt 1.last.checkpoint").write_bytes(b"")
     journal.discard()

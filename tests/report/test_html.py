@@ -131,6 +131,31 @@ def test_what_users_wrote_is_escaped_everywhere(report: Report) -> None:
     assert Page(page).named("script") == []
 
 
+@pytest.mark.parametrize(
+    "nasty",
+    ["<script>alert(3)</script>", "\" onload='alert(3)' x=\"", "]]></style><img src=x onerror=alert(3)>", "{{ 7 * 7 }}",
+     "--><svg/onload=alert(3)>", "&lt;b&gt;", "</pre></svg><a href='javascript:alert(3)'>"],
+)  # fmt: skip
+def test_a_model_s_own_names_stay_text(report: Report, nasty: str) -> None:
+    layer = {"name": nasty, "type": nasty, "family": nasty, "params": 1, "macs": 1}
+    whole = {
+        "architecture": nasty,
+        "layers": [layer],
+        "inputs": [{"name": nasty, "shape": [3], "dtype": nasty}, {"name": nasty, "shape": [3], "dtype": nasty}],
+    }
+    step = report.steps[1].model_copy(update={"settings": {"layers": [nasty]}, "reason": nasty, "action": nasty})
+    changed = report.model_copy(update={
+        "profile": report.profile | whole, "steps": (report.steps[0], step), "why": nasty,
+        "request": report.request | {"model": nasty, "out": nasty, "factory": nasty},
+    })  # fmt: skip
+    before, after = Page(render(report)), Page(render(changed))
+    assert {tag for tag, _ in after.tags} <= {tag for tag, _ in before.tags} | {"li"}
+    assert not [value for _, attributes in after.tags for key in attributes if (value := key).startswith("on")]
+    assert "alert(3)" not in "".join(after.texts["style"])
+    assert "49" not in "".join(after.texts["code"]).replace(nasty, "") or "{{" not in nasty
+    assert any(nasty in text for texts in after.texts.values() for text in [texts, "".join(texts)])
+
+
 def test_the_page_needs_no_network(report: Report) -> None:
     text = render(report)
     page = Page(text)

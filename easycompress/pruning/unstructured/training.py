@@ -95,6 +95,7 @@ class Masked:
             after_step=self._after_step if penalised else lambda _: self.clear(),
             progress=context.progress,
             label=f"unstructured pruning ({part})",
+            troubles=context.troubles,
         )
         file = None if context.checkpoint is None else context.checkpoint(f"pruned-{part}")
         train = context.task.data.train
