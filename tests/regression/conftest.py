@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnx
 import pytest
 from tiny import tiny
 
@@ -17,7 +16,7 @@ from easycompress.measure import latency
 from easycompress.regression import latency as ratios
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -71,24 +70,3 @@ def rewritten(folder: Path, **changes: Any) -> None:
         content = (folder / entry["path"]).read_bytes()
         entry["bytes"], entry["sha256"] = len(content), hashlib.sha256(content).hexdigest()
     path.write_text(json.dumps(report))
-
-
-def changed(source: Path, target: Path, change: Callable[[onnx.GraphProto, str], None]) -> Path:
-    """Write a copy of a model; `change` adds nodes between "answer" and the output, whose name it is given."""
-    proto = onnx.load(str(source))
-    output = proto.graph.output[0].name
-    for node in proto.graph.node:
-        for place, name in enumerate(node.output):
-            if name == output:
-                node.output[place] = "answer"
-    change(proto.graph, output)
-    onnx.save(proto, str(target))
-    return target
-
-
-def renamed(source: Path, target: Path) -> Path:
-    """Write the same model under another producer's name: other bytes."""
-    proto = onnx.load(str(source))
-    proto.producer_name = "another exporter"
-    onnx.save(proto, str(target))
-    return target

@@ -11,9 +11,10 @@ import onnx
 import pytest
 import torch
 from onnx import helper, numpy_helper
-from regression.conftest import changed, renamed, rewritten
+from regression.conftest import rewritten
 
 import easycompress as ec
+from benchmarks.regression import changed, renamed
 from easycompress.artifact.container import read_ecz, write_ecz
 from easycompress.measure.runtime import Runtime
 from easycompress.regression import run

@@ -11,9 +11,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
-from regression.conftest import renamed
 
-from benchmarks.regression import RESULTS
+from benchmarks.regression import RESULTS, renamed
 from benchmarks.regression_page import inserted, table
 from easycompress import pytest_plugin
 from easycompress.cli import _run
