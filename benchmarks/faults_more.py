@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 FULL = ("can't be written (No space left on device); free space there",)
 
-SPARE = 300_000_000
-"""Bytes of memory that suffice for a part of a batch, and not for all of it."""
+FITTING = 40
+"""Samples that memory suffices for: a part of a batch, and not all of it."""
 
 WAITED = 60.0
 """Seconds after which what is waited for is not coming."""
@@ -113,11 +113,11 @@ def _two_runs(bench: Bench) -> Cases:
 
 
 def _memory(bench: Bench) -> Cases:
-    few = trap.little_memory(SPARE)
+    few = trap.little_memory(FITTING)
 
-    def ends(spare: int) -> Result:
+    def ends(most: int) -> Result:
         out = bench.fresh()
-        ended = bench.case.run("memory", out, before=trap.little_memory(spare))
+        ended = bench.case.run("memory", out, before=trap.little_memory(most))
         journal = json.loads((out / "journal" / "journal.json").read_text())
         wrong = one_line(ended, 2, "out of memory", "--resume") + broken(out)
         parts = int(journal["entries"].get(PARTS, 1))
@@ -135,9 +135,9 @@ def _memory(bench: Bench) -> Cases:
         wrong = [] if parts > 1 else ["killed too early"]
         return result | {"parts": parts, "wrong": wrong + bench.resumed("memory", out, name=" with little")}
 
-    yield "300 MB left", goes_on
-    yield "300 MB left, killed, resumed with enough", killed
-    yield "nothing left", lambda: ends(0)
+    yield f"{FITTING} samples fit", goes_on
+    yield f"{FITTING} samples fit, killed, resumed with enough", killed
+    yield "not one sample fits", lambda: ends(0)
 
 
 def _told(out: Path, code: int, words: str) -> Result:
@@ -245,7 +245,7 @@ ROWS: dict[str, Row] = MOMENTS | {
         _two_runs,
     ),
     "out of memory": Row(
-        "the process may take no more than a little memory (RLIMIT_AS) while it trains",
+        "the allocator fails when training answers more samples at a time than a little memory holds",
         "batches in parts, told in the report and kept for a resume; else exit 2 with one line",
         _memory,
     ),

@@ -41,6 +41,7 @@ HEAD = """# When a run is disturbed
 ## What is not promised
 
 - The kernel's OOM killer is a SIGKILL: nothing is lost, but nothing is told either.
+- Under a limit on the address space (`ulimit -v`) torch can fail to start a thread and then wait for it for ever.
 - The temporary folder of a killed run (`easycompress-*` in TMPDIR) stays until the system clears it.
 - Where memory is short in one run and not in another, batch norm sees other parts of a batch: the bytes differ.
 - Locks of folders on network file systems are as good as that file system's `flock`.

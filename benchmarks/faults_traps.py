@@ -8,22 +8,24 @@ import io
 import os
 import random
 import re
-import resource
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from easycompress.training import fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import torch
-
 CLONE_NEWTIME = 0x80
 """The kernel's flag for a time namespace."""
+
+MORE_THAN_ANY = 1 << 46
+"""Bytes that no machine has."""
 
 BLOCK = b"\0" * 65536
 
@@ -113,23 +115,22 @@ def scratch_in(folder: Path) -> Callable[[], None]:
     return set_trap
 
 
-def little_memory(spare: int) -> Callable[[], None]:
-    """Return a trap that leaves training only `spare` bytes beyond what the process has when its first epoch begins."""
+def little_memory(most: int) -> Callable[[], None]:
+    """Return a trap that lets the allocator fail when training answers more than `most` samples at a time.
+
+    The error is torch's own, of an allocation that no machine has room for. A limit on the address space would also
+    stop torch's threads from starting, for which its backward pass then waits for ever.
+    """
 
     def set_trap() -> None:
-        real, unlimited, most = fit._Run._pass, resource.getrlimit(resource.RLIMIT_AS), 0  # noqa: SLF001 - an epoch
+        real = fit.answer
 
-        def limited(run: Any) -> float | None:  # noqa: ANN401 - a private class
-            nonlocal most
-            pages = int(Path("/proc/self/statm").read_text().split()[0])
-            most = most or pages * resource.getpagesize() + spare
-            resource.setrlimit(resource.RLIMIT_AS, (most, unlimited[1]))
-            try:
-                return real(run)
-            finally:
-                resource.setrlimit(resource.RLIMIT_AS, unlimited)
+        def limited(model: Any, inputs: Any) -> Any:  # noqa: ANN401 - as the function
+            if len(inputs) > most:
+                torch.empty(MORE_THAN_ANY, dtype=torch.uint8)
+            return real(model, inputs)
 
-        fit._Run._pass = limited  # type: ignore[assignment,method-assign]  # noqa: SLF001 - an epoch
+        fit.answer = limited
 
     return set_trap
 

@@ -2,8 +2,9 @@
 
 `python -m benchmarks.fuzz --files 200000 --seed 0` makes a tiny net's files in every stored form, damages copies of
 them (see fuzz_mutations) and reads each in a worker that is used again and replaced when it dies, under a limit on its
-memory and five seconds. It goes on where it was stopped; `--again` begins anew, `--page docs/security.md` writes the
-page's numbers, `--only 4711` reads one file here and shows what happens, `--keep FILE` with it writes the damaged file.
+memory and five seconds. It goes on where it was stopped; `--again` begins anew, `--retry` reads what failed again,
+`--page docs/security.md` writes the page's numbers, `--only 4711` reads one file here and shows what happens, `--keep
+FILE` with it writes the damaged file.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from benchmarks.fuzz_reading import FAILURES, SECONDS, Corpus, Outcome, Reading,
 from benchmarks.fuzz_seeds import make_seeds
 
 RESULTS = Path(__file__).parent / "results" / "fuzz.json"
-WALL = 60.0
-"""Seconds by the clock after which a worker that gets no processor counts as stuck all the same."""
+WALL = 600.0
+"""Seconds by the clock after which a worker that uses no processor counts as stuck: others may be using it."""
 CHUNK = 2000
 """Files a worker reads before it is replaced anyhow, so that no leak adds up."""
 
@@ -41,6 +42,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()) / "easycompress-fuzz")
     parser.add_argument("--again", action="store_true", help="forget what was read before")
+    parser.add_argument("--retry", action="store_true", help="read again what failed, after a mend")
     parser.add_argument("--only", type=int, help="read the file of this number, in this process")
     parser.add_argument("--keep", type=Path, help="with --only: write that file")
     parser.add_argument("--page", type=Path, help="write the numbers into a page, and read nothing")
@@ -55,11 +57,13 @@ def main() -> int:
         return _one(corpus, given.only, given.keep)
     folder.mkdir(parents=True, exist_ok=True)
     results = _results(folder / f"outcomes-{given.files}", given.files, again=given.again)
+    if given.retry:
+        results[np.isin(np.asarray(results), FAILURES)] = Outcome.UNKNOWN
     before = int((results == Outcome.UNKNOWN).sum())
     _read_all(corpus, folder, results)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     facts = _facts(corpus, results, given.seed)
-    if before:
+    if before > CHUNK or not RESULTS.exists():
         facts["files_a_second"] = round(before / (used.ru_utime + used.ru_stime))
     else:
         facts["files_a_second"] = json.loads(RESULTS.read_text())["files_a_second"]
