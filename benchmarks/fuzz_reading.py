@@ -259,8 +259,8 @@ def work(corpus: Corpus, folder: Path, numbers: Sequence[int], results: Any, sta
     onnxruntime.set_default_logger_severity(4)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def stage(name: str) -> None:
-        state[1] = 1 if name == "child" else 0
+    def stage(name: str) -> None:  # each part has its own seconds
+        state[2], state[1] = int(1e3 * time.process_time()), 1 if name == "child" else 0
 
     reading = Reading(corpus, folder, stage)
     for number in numbers:
