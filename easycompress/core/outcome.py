@@ -12,13 +12,18 @@ SCHEMA = "easycompress-report/1"
 
 
 class Latency(Frozen):
-    """Latency of one batch in ONNX Runtime: median and interquartile range in ms, over `runs` timed runs."""
+    """Latency of one batch in ONNX Runtime: median and interquartile range in ms, over `runs` timed runs.
+
+    `quantiles` of all of them, slow ones too, in ms at equal steps from the fastest (first) to the slowest (last);
+    empty where nobody kept them.
+    """
 
     batch: int
     median: float
     iqr: float
     threads: int
     runs: int
+    quantiles: tuple[float, ...] = ()
 
 
 class Energy(Frozen):
@@ -56,8 +61,26 @@ class Drop(Frozen):
     needed: int | None = None
 
 
+class CurvePoint(Frozen):
+    """One epoch of training (or one L step of learning-compression): what was seen at its end.
+
+    `epoch` counts from 1 within its part, `part` says what trained (`distillation`, `L step`, `fine-tuning`). `loss` is
+    the epoch's mean, `quality` that of the model in training on *select* in the metric's unit, `distance` the norm
+    of w - delta(theta) at penalty `mu`; None: not known or not there.
+    """
+
+    part: str
+    epoch: int
+    loss: float | None = None
+    quality: float | None = None
+    distance: float | None = None
+    mu: float | None = None
+
+
 class StepRecord(Frozen):
     """One thing that was tried. `before` and `after` hold `objective`, `ratio` `quality` (on *select*), if known.
+
+    `after` of an attempt's last action also has `error`, the standard error of its drop. `curve` is how training went.
 
     kept: it is in the result. surpassed: accepted, and a later one went further. weakened: it broke the floor, and a
     weaker setting was tried. reverted: it broke the floor. skipped: not needed.
@@ -71,6 +94,50 @@ class StepRecord(Frozen):
     seconds: float
     epochs: int
     reason: str
+    curve: tuple[CurvePoint, ...] = ()
+
+
+class LayerState(Frozen):
+    """One layer in one file: outputs (channels, neurons), `rank` of a factored one, weights, operations, and storage.
+
+    `params` counts the numbers of its dense tensors, `macs` are per sample, `bytes` those of its tensors in the counted
+    file, `bits` that many times 8 over `params`, `form` how its weight is stored.
+    """
+
+    outputs: int | None
+    rank: int | None
+    params: int
+    macs: int
+    bytes: int
+    bits: float
+    form: str
+
+
+class LayerChange(Frozen):
+    """One layer before and after; `after` is None where the layer is gone."""
+
+    name: str
+    type: str
+    before: LayerState
+    after: LayerState | None
+
+
+class Course(Frozen):
+    """What the model was after one kept action, as a written file: bytes and latency (ms, batch 1).
+
+    The first one is the original, under `original`. `latency` is None where it wasn't measured.
+    """
+
+    action: str
+    size_bytes: int
+    latency: float | None
+
+
+class Changes(Frozen):
+    """What became of the model, layer by layer and action by action: the key `changes` of a report's profile."""
+
+    layers: tuple[LayerChange, ...] = ()
+    course: tuple[Course, ...] = ()
 
 
 class Repeat(Frozen):
@@ -129,6 +196,11 @@ class Report(Frozen):
     summary: str
     artifacts: tuple[Artifact, ...]
     repeats: Repeats | None = None
+
+    @property
+    def changes(self) -> Changes:
+        """What became of the layers; empty in reports of versions that didn't look."""
+        return Changes.model_validate(self.profile.get("changes", {}))
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form, `schema` first; `repeats` only where several seeds were asked for."""
