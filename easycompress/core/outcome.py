@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from easycompress.core.goal import Frozen
 
 Verdict = Literal["met", "target-missed", "floor-missed", "undecided"]
 
 SCHEMA = "easycompress-report/1"
+
+
+def _without(data: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the JSON form without a list that is empty."""
+    return {key: value for key, value in data.items() if key != name or value}
 
 
 class Latency(Frozen):
@@ -24,6 +31,10 @@ class Latency(Frozen):
     threads: int
     runs: int
     quantiles: tuple[float, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(handler(self), "quantiles")
 
 
 class Energy(Frozen):
@@ -95,6 +106,10 @@ class StepRecord(Frozen):
     epochs: int
     reason: str
     curve: tuple[CurvePoint, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(handler(self), "curve")
 
 
 class LayerState(Frozen):
