@@ -10,18 +10,25 @@ from easycompress.core.errors import BadInput, CannotCompress, EasyCompressError
 
 if TYPE_CHECKING:
     from easycompress.api import Result, compress, load, plan
+    from easycompress.estimation.run import estimate
+    from easycompress.exploration.run import explore
     from easycompress.regression.run import check
 
-__all__ = ["BadInput", "CannotCompress", "EasyCompressError", "Result", "check", "compress", "load", "plan"]
+__all__ = [
+    "BadInput", "CannotCompress", "EasyCompressError", "Result", "check", "compress", "estimate", "explore", "load",
+    "plan",
+]  # fmt: skip
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 # ONNX Runtime 1.29 and later send a model's file name, its hashes and more to their maker, on Linux too. They read this
 # when they are imported, which nothing of easycompress does before this line.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _LAZY = dict.fromkeys(("Result", "compress", "load", "plan"), "easycompress.api") | {
-    "check": "easycompress.regression.run"
+    "check": "easycompress.regression.run",
+    "estimate": "easycompress.estimation.run",
+    "explore": "easycompress.exploration.run",
 }
 """Where each name is that needs torch."""
 

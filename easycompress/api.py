@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import shutil
 import tempfile
 import time
@@ -11,23 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import ValidationError
 from torch import nn
 
 from easycompress.assemble import make_the_task
+from easycompress.calling import as_flags, handed, held, name_of, own_randomness, scratch_folder
 from easycompress.carry import carry_out
 from easycompress.core.errors import BadInput, EasyCompressError, one_line
-from easycompress.core.files import SCRATCH_REMEDY, read_json, unwritable
+from easycompress.core.files import read_json
 from easycompress.core.outcome import Report, exit_code
 from easycompress.core.progress import Progress, Silent
-from easycompress.core.request import Request
 from easycompress.executor.journal import Journal, check_out, check_same, open_journal, state_of, tidy
-from easycompress.executor.lock import Lock, hold
 from easycompress.executor.replay import load
 from easycompress.fingerprint import fingerprint, flags_of
 from easycompress.intake.config import make_request
-from easycompress.intake.handed import named_splits
 from easycompress.intake.models import GRAPHS, load_model
 from easycompress.intake.task import copied
 from easycompress.prepare import Prepared, make_plan, prepare
@@ -35,9 +30,8 @@ from easycompress.report import units
 from easycompress.selection.recipe import seeds_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from easycompress.core.plan import Plan
+    from easycompress.core.request import Request
 
 __all__ = ["Result", "compress", "load", "plan"]
 
@@ -96,8 +90,8 @@ def compress(
     """
     began = time.monotonic()
     progress = progress or Silent()
-    splits, flags = _handed((train, validation, test), flags)
-    request, base = make_request(_name(model), _flags(flags), use_file=not isinstance(model, nn.Module))
+    splits, flags = handed((train, validation, test), flags)
+    request, base = make_request(name_of(model), as_flags(flags), use_file=not isinstance(model, nn.Module))
     request = _replayed(request, base)
     folder, temporary = _folder(request, out, model)
     if temporary is None:
@@ -106,7 +100,7 @@ def compress(
     if resume and state_of(folder) == "finished":
         tidy(folder)
         return _repeat(folder, request, model, base)
-    with _scratch() as scratch, _held(folder) as lock, _own_randomness(request.seed):
+    with scratch_folder() as scratch, held(folder) as lock, own_randomness(request.seed):
         task = make_the_task(model, request, base, splits)
         progress.now("measuring the original")
         prepared = prepare(task, request, scratch)
@@ -125,67 +119,12 @@ def plan(model: nn.Module | str | Path, **keywords: Any) -> tuple[Plan, Prepared
     """Return the plan that compress() would carry out, and what it rests on. Trains nothing and writes nothing."""
     began = time.monotonic()
     given = tuple(keywords.pop(name, None) for name in ("train", "validation", "test"))
-    splits, keywords = _handed(given, keywords)
-    request, base = make_request(_name(model), _flags(keywords), use_file=not isinstance(model, nn.Module))
-    with _scratch() as scratch, _own_randomness(request.seed):
+    splits, keywords = handed(given, keywords)
+    request, base = make_request(name_of(model), as_flags(keywords), use_file=not isinstance(model, nn.Module))
+    with scratch_folder() as scratch, own_randomness(request.seed):
         task = make_the_task(model, request, base, splits)
         prepared = prepare(task, request, scratch)
         return make_plan(prepared, request, base, time.monotonic() - began), prepared
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    """Provide a folder for what is not delivered."""
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="easycompress-")
-    except OSError as error:
-        raise unwritable(Path(tempfile.gettempdir()), error, SCRATCH_REMEDY) from error
-    with folder as name:
-        yield Path(name)
-
-
-@contextlib.contextmanager
-def _held(out: Path) -> Iterator[Lock]:
-    """Keep other runs out of OUT for the block."""
-    lock = hold(out)
-    try:
-        yield lock
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
-def _own_randomness(seed: int) -> Iterator[None]:
-    """Seed torch's generator for the block, and leave it and the number of threads as they were."""
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-
-
-def _handed(given: tuple[object, ...], flags: dict[str, Any]) -> tuple[tuple[object, ...], dict[str, Any]]:
-    """Return the splits that were handed over, and the flags: `data` is one of these where it is a name."""
-    data, others = flags.get("data"), {name: value for name, value in flags.items() if name != "data"}
-    if isinstance(data, (str, Path)):
-        return given, others | {"data": str(data)}
-    return named_splits(data, given), others
-
-
-def _flags(flags: dict[str, Any]) -> dict[str, Any]:
-    """Turn Python values into what the command line would have said: 10 -> refused there too, 0.5 -> "0.5".
-
-    Raises BadInput for a keyword that is no flag.
-    """
-    unknown = sorted(flags.keys() - Request.model_fields.keys())
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], Request.model_fields, n=1)
-        hint = f"did you mean {near[0]}?" if near else "keywords are the command line's flags with underscores"
-        raise BadInput(f"compress: no keyword {unknown[0]!r}; {hint}")
-    text = {"target", "max_drop", "min_quality", "budget"}
-    return {k: str(v) if k in text and v is not None and not isinstance(v, str) else v for k, v in flags.items()}
 
 
 def _replayed(request: Request, base: Path) -> Request:
@@ -193,15 +132,6 @@ def _replayed(request: Request, base: Path) -> Request:
     if request.recipe is None or request.model_fields_set & {"seed", "split_seed"}:
         return request
     return request.model_copy(update=seeds_of(base / request.recipe))
-
-
-def _name(model: nn.Module | str | Path) -> str:
-    """Return what the request calls the model. Raises BadInput for what is no model."""
-    if isinstance(model, nn.Module):
-        return f"{type(model).__module__}.{type(model).__qualname__}"
-    if isinstance(model, (str, Path)):
-        return str(model)
-    raise BadInput(f"model: a {type(model).__name__}; give a torch.nn.Module, or a path and factory=")
 
 
 def _folder(
@@ -243,7 +173,7 @@ def _repeat(folder: Path, request: Request, model: nn.Module | str | Path, base:
         report = Report.model_validate({"schema_": data.pop("schema"), **data})
     except (ValidationError, KeyError, AttributeError) as error:
         raise BadInput(f"{folder}/report.json: not a report of this version; start anew without --resume") from error
-    with _own_randomness(request.seed):
+    with own_randomness(request.seed):
         if isinstance(model, nn.Module):
             module = model
         elif Path(model).suffix in GRAPHS:

@@ -9,8 +9,10 @@ import torch
 
 from easycompress.core.files import copy_file
 from easycompress.core.plan import Plan
+from easycompress.core.progress import TimeLeft, tell
 from easycompress.deliver import deliver
 from easycompress.executor.clock import Clock
+from easycompress.executor.pace import of_budget
 from easycompress.executor.repeat import chosen_of, joined, part_of, repeats_of
 from easycompress.executor.run import Executed, execute
 from easycompress.executor.trainer import Trainer
@@ -31,11 +33,16 @@ def carry_out(prepared: Prepared, request: Request, plan: Plan, journal: Journal
     executed, repeats = Executed(best=None, steps=(), why=""), None
     if prepared.needed > 1 and (chosen.steps or chosen.quick):
         if request.repeats == 1:
-            executed = execute(chosen, make_workshop(prepared, request, journal, progress), prepared.needed)
+            shop = make_workshop(prepared, request, journal, progress)
+            shop.trainer.pacer.tell()
+            executed = execute(chosen, shop, prepared.needed)
         else:
             executed, repeats = _repeated(prepared, request, chosen, journal, progress)
             journal = journal.part(_label(repeats.delivered))
     progress.now("measuring the result on the report split")
+    timed = prepared.budget.kind == "time"
+    most = of_budget(prepared.budget.value - journal.elapsed(), prepared.reserve) if timed else None
+    tell(progress, TimeLeft(seconds=prepared.reserve, at_most=most))
     return deliver(prepared, request, chosen, executed, journal, journal.out, repeats)
 
 
@@ -53,7 +60,8 @@ def _repeated(
         spent = began if prepared.budget.kind == "time" else epochs
         budget = part_of(prepared.budget, index, len(seeds), spent)
         shop = make_workshop(replace(prepared, budget=budget), own, part, progress)
-        shop.trainer.clock.start = began
+        shop.trainer.clock.start = shop.trainer.pacer.began = began
+        shop.trainer.pacer.budget, shop.trainer.pacer.seeds = prepared.budget, len(seeds) - index - 1
         torch.manual_seed(seed)
         done.append(execute(plan, shop, prepared.needed))
         epochs += shop.trainer.clock.epochs_used

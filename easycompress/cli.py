@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from easycompress import cli_flags as flag  # noqa: TC001 - typer reads annotations at run time
+from easycompress import cli_flags as flag
 from easycompress.cli_check import check
+from easycompress.cli_estimate import estimate
+from easycompress.cli_explore import explore
 from easycompress.cli_files import inspect, unpack
 from easycompress.cli_init import init
+from easycompress.cli_serve import serve
 from easycompress.core import stopping
-from easycompress.core.errors import BadInput, Crashed, EasyCompressError, one_line, printable
+from easycompress.core.errors import Crashed, EasyCompressError, one_line, printable
 from easycompress.core.memory import is_exhausted
 
 if TYPE_CHECKING:
@@ -98,7 +101,7 @@ def compress(
     else:
         terminal.closing(result.report)
         if not quiet:
-            terminal.say(f"written to {result.out}")
+            terminal.say(f"written to {result.out}; {result.out / 'report.html'} tells all of it")
     return result.exit_code
 
 
@@ -149,24 +152,31 @@ def explain(
     return 0
 
 
+app.command()(explore)
+app.command()(estimate)
 app.command()(check)
 app.command()(inspect)
 app.command()(unpack)
 app.command()(init)
+app.command()(serve)
 
 
 @app.command()
 def demo(directory: Annotated[flag.Text, typer.Argument(metavar="[DIR]", help="default: ./demo")] = None) -> int:
     """Train a small CNN on data shipped with scikit-learn and compress it ten times; rerunnable."""
-    from easycompress.demo import COMMAND, make_demo
+    from easycompress.demo import COMMAND, REPORT, make_demo
     from easycompress.report.terminal import Terminal
 
-    folder = Path(directory or "demo")
+    folder, here = Path(directory or "demo"), Path.cwd()
     with Terminal() as terminal:
         make_demo(folder, terminal)
         terminal.say(f"in {folder}: $ {COMMAND}")
     os.chdir(folder)
-    return _run([*COMMAND.split()[1:], "--force"])
+    code = _run([*COMMAND.split()[1:], "--force"])
+    os.chdir(here)
+    if (folder / REPORT).is_file():
+        sys.stdout.write(f"open {folder / REPORT} in a browser\n")
+    return code
 
 
 def _only_json(wanted: bool) -> contextlib.AbstractContextManager[Any]:  # noqa: FBT001 - the flag itself
@@ -204,15 +214,8 @@ def _flags(values: dict[str, Any]) -> dict[str, Any]:
     flags = {k.rstrip("_"): v for k, v in values.items() if k not in skipped and v is not None}
     for name in ("mean", "std"):
         if name in flags:
-            flags[name] = _numbers(f"--{name}", flags[name])
+            flags[name] = flag.numbers(f"--{name}", flags[name])
     return flags
-
-
-def _numbers(flag: str, text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise BadInput(f"{flag} {text}: not numbers; write one a channel, such as 0.49,0.48,0.45") from None
 
 
 def _fail(text: str, code: int) -> int:
@@ -242,7 +245,8 @@ def _told(error: BaseException, arguments: list[str]) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, UsageError):
         return _usage(error), 2
-    resumes = "; the same command with --resume goes on" if "compress" in arguments[:1] else ""
+    again = {"compress": "the same command with --resume goes on", "explore": "the same command goes on"}
+    resumes = f"; {again[arguments[0]]}" if arguments and arguments[0] in again else ""
     if is_exhausted(error):
         return f"out of memory ({one_line(error)}); close other programs, or use less data{resumes}", 2
     if isinstance(error, Exception) and not isinstance(error, (OSError, Stopped, typer.Abort)):

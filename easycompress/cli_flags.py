@@ -6,6 +6,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from easycompress.core.errors import BadInput
+
 Text = Optional[str]  # noqa: UP045 - typer reads annotations on Python 3.10
 Flag = Optional[bool]  # noqa: UP045
 Number = Optional[int]  # noqa: UP045
@@ -65,3 +67,11 @@ Also = Annotated[Text, option("--also", help="further outputs: pt2 (an exported 
 Resume = Annotated[bool, typer.Option("--resume", help="go on with an interrupted run")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="print the verdict only")]
 Json = Annotated[bool, typer.Option("--json", help="print the report as JSON and nothing else")]
+
+
+def numbers(flag: str, text: str) -> tuple[float, ...]:
+    """Return what a flag lists between commas. Raises BadInput where that is no numbers."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise BadInput(f"{flag} {text}: not numbers; write one a channel, such as 0.49,0.48,0.45") from None

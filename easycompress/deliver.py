@@ -15,6 +15,7 @@ from easycompress.artifact.external import copy_graph
 from easycompress.artifact.large import copied, named_graph, write_large, write_state
 from easycompress.artifact.pretrained import is_pretrained, save_pretrained
 from easycompress.artifact.write import PACKED
+from easycompress.changes import changes
 from easycompress.core.files import copy_file, sha256, write_bytes, write_json, write_text
 from easycompress.core.inputs import names_of, parts
 from easycompress.core.outcome import Artifact, Drop, Measurement, Report, decide
@@ -72,7 +73,9 @@ def deliver(
     write_predictions(out, task, [answers for _, answers in judged], scores)
     _write_recipe(out, request, executed, request.seed if repeats is None else repeats.delivered)
     report = _judge(prepared, request, plan, executed, drop, allowed, before, after, journal)
-    report = report.model_copy(update={"artifacts": _artifacts(out), "repeats": repeats})
+    found = changes(prepared, executed, journal, out, (before, after))
+    facts = report.profile | {"changes": found.model_dump(mode="json")}
+    report = report.model_copy(update={"profile": facts, "artifacts": _artifacts(out), "repeats": repeats})
     write_text(out / "report.html", render(report))
     report = report.model_copy(update={"artifacts": _artifacts(out)})
     write_json(out / "report.json", report.to_json())

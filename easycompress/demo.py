@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 COMMAND = "easycompress compress model.pt --objective size --target 10x --max-drop 1%"
 
+REPORT = "model-easycompress/report.html"
+"""What that command writes for people, in the demo's folder."""
+
 SEED = 0
 EPOCHS = 30
 

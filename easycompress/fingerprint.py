@@ -30,12 +30,13 @@ def fingerprint(prepared: Prepared, request: Request) -> dict[str, Any]:
     """Return what the values of a journal depend on: the flags, and the SHA-256 of model and data."""
     data = prepared.task.data
     splits = {"train": data.train, "select": data.select, "report": data.report}
-    hashes = {name: _sha256(split) for name, split in splits.items()}
+    hashes = {name: hash_of(split) for name, split in splits.items()}
     weights = {} if prepared.described is None else {"weights": checksum(prepared.task.model)}  # not in the file
     return flags_of(request) | {"model": sha256(prepared.baseline), "data": hashes} | weights
 
 
-def _sha256(split: Split) -> str:
+def hash_of(split: Split) -> str:
+    """Return the SHA-256 of a split's inputs and targets."""
     targets = torch.empty(0) if split.targets is None else split.targets
     digest = hashlib.sha256()
     for tensor in (*parts(split.inputs), targets):

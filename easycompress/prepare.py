@@ -125,15 +125,30 @@ def prepare(task: Task, request: Request, folder: Path) -> Prepared:
     scores, quality = _judged(task, runtime, request, _width(answers.shape))
     facts = profile(task.model, graph, sample_shape(task.example), _width(answers.shape))
     meter = find_meter()
-    if goal.objective == "latency":
-        value = time_files([baseline], task.example, request.batch, threads)[0].median
-    elif goal.objective == "energy" and meter is not None:
-        value = measure([baseline], task.example, threads, meter)[0].value
-    else:
-        value = objective_of(baseline, goal.objective)
+    value = _value(goal, task, baseline, request.batch, threads, meter)
     allowed = _allowed(goal, task, quality)
     needed = goal.target.ratio(value)
     return Prepared(task, goal, budget, facts, baseline, scores, quality, value, allowed, needed, threads, meter)
+
+
+def _value(goal: Goal, task: Task, baseline: Path, batch: int, threads: int, meter: Meter | None) -> float:
+    """Return the original's objective in its own unit."""
+    if goal.objective == "latency":
+        return time_files([baseline], task.example, batch, threads)[0].median
+    if goal.objective == "energy" and meter is not None:
+        return measure([baseline], task.example, threads, meter)[0].value
+    return objective_of(baseline, goal.objective)
+
+
+def aimed(prepared: Prepared, request: Request) -> Prepared:
+    """Return what was measured, with the goal of another request for the same task. Raises BadInput as prepare()."""
+    task, old = prepared.task, prepared.goal
+    goal = make_goal(request, task.metric, blind=task.blind)
+    value = prepared.value
+    if goal.objective != old.objective:
+        value = _value(goal, task, prepared.baseline, request.batch, prepared.threads, prepared.meter)
+    allowed = _allowed(goal, task, prepared.quality)
+    return replace(prepared, goal=goal, value=value, allowed=allowed, needed=goal.target.ratio(value))
 
 
 def _judged(task: Task, runtime: Runtime, request: Request, classes: int) -> tuple[np.ndarray[Any, Any], float]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+from easycompress.training.curve import curve_of
 from easycompress.training.troubles import Troubles
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from easycompress.codes.base import Code
     from easycompress.core.inputs import Inputs
+    from easycompress.core.outcome import CurvePoint
     from easycompress.core.plan import Action
     from easycompress.core.profile import ModelProfile
     from easycompress.core.progress import Progress
@@ -42,7 +44,7 @@ class Context:
     quality on *select* in PyTorch, `enough` and `out_of_time` as in training.fit.Hooks. `checkpoint(part)` is where
     training is saved, epoch by epoch; a technique names its parts. `memo` remembers, for the whole run, what took
     long to measure: keys say of which weights. `once(key, make)` does so for JSON values, also in a resumed run.
-    `troubles` takes note of what goes wrong in training.
+    `troubles` takes note of what goes wrong in training, `curve` of how it goes: each technique tells by `trained`.
     """
 
     task: Task
@@ -61,6 +63,11 @@ class Context:
     memo: dict[str, Any] = field(default_factory=dict)
     once: Callable[[str, Callable[[], Any]], Any] = lambda _, make: make()
     troubles: Troubles = field(default_factory=Troubles)
+    curve: list[CurvePoint] = field(default_factory=list)
+
+    def trained(self, part: str, history: History) -> None:
+        """Take note of how the training of `part` went, an interrupted run's epochs included."""
+        self.curve.extend(curve_of(part, history, higher_is_better=self.task.metric.higher_is_better))
 
     def remembered(self, what: str, model: nn.Module, make: Callable[[], Result]) -> Result:
         """Return what `make()` returned when `what` was last asked of a model with these very weights, or make it."""

@@ -20,9 +20,11 @@ ORDER = (
     "core", "codes", "metrics", "training", "intake", "artifact", "measure", "technique",
     "pruning distillation quantization lc",
     "techniques", "selection", "executor", "report", "prepare", "fingerprint",
-    "predictions", "deliver", "carry", "assemble", "regression", "api",
-    "demo", "starter", "init",
-    "cli_flags", "cli_files", "cli_init", "cli_check", "pytest_plugin", "cli", "__main__",
+    "predictions", "changes", "deliver", "carry", "assemble", "calling", "regression", "api",
+    "exploration", "estimation",
+    "demo", "starter", "init", "web",
+    "cli_flags", "cli_files", "cli_init", "cli_check", "cli_explore", "cli_estimate", "cli_serve",
+    "pytest_plugin", "cli", "__main__",
 )  # fmt: skip
 """A folder or module may import only from entries before its own; those on one line never import each other."""
 

@@ -23,7 +23,7 @@ from easycompress.measure import latency
 from easycompress.measure.compute import macs
 from easycompress.measure.profile import profile
 from easycompress.measure.runtime import Runtime
-from easycompress.report.html import run_snippet
+from easycompress.report.snippets import run_snippet
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,8 @@ import yaml
 from tiny import Tiny, tiny
 
 from easycompress import Result, compress, load
-from easycompress.artifact.container import read_ecz
+from easycompress.artifact.container import ecz_rows, read_ecz
+from easycompress.artifact.inspection import inspect_onnx
 from easycompress.artifact.onnx_export import export
 from easycompress.artifact.slim import slim
 from easycompress.artifact.write import unpacked
@@ -170,7 +171,7 @@ def test_the_report_has_the_keys_of_the_contract(eightfold: Run) -> None:
         assert report[name]["energy_mj"].keys() == {"value", "source"}
     assert {"estimate", "upper_95", "n", "worse", "better", "certified"} <= report["drop"].keys()
     for step in report["steps"]:
-        assert step.keys() == {
+        assert step.keys() - {"curve"} == {
             "action", "settings", "before", "after", "verdict", "seconds", "epochs", "reason",
         }  # fmt: skip
     for decision in report["decisions"]:
@@ -435,3 +436,57 @@ def test_the_clock_knows_what_finishing_takes(run: Callable[..., Run], monkeypat
     run(target="3x", max_drop="1.9%")
     assert len(noted) >= 2
     assert all(0.01 < seconds < 60 for seconds in noted)
+
+
+def owned_bytes(report: dict[str, Any], side: str) -> int:
+    return sum(layer[side]["bytes"] for layer in report["profile"]["changes"]["layers"] if layer[side])
+
+
+def test_layers_are_told_before_and_after(eightfold: Run) -> None:
+    layers = {layer["name"]: layer for layer in eightfold.report["profile"]["changes"]["layers"]}
+    assert list(layers) == ["0", "4", "8", "10"], "batch norms are in neither file"
+    for side, measured in (("before", "baseline"), ("after", "final")):
+        rows = [layer[side] for layer in layers.values()]
+        assert sum(row["macs"] for row in rows) == eightfold.report[measured]["macs"]
+        assert sum(row["params"] for row in rows) == eightfold.report[measured]["params"]
+        for row in rows:
+            assert row["bits"] == pytest.approx(8 * row["bytes"] / row["params"], abs=1e-3)
+    assert layers["0"]["before"] == {
+        "outputs": 24, "rank": None, "params": 240, "macs": 13824, "bytes": 960, "bits": 32.0, "form": "float32",
+    }  # fmt: skip
+    assert layers["8"]["after"]["outputs"] < 48
+    assert layers["8"]["after"]["form"] == "affine int8, per channel"
+    assert layers["10"]["after"]["outputs"] == 6
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.ecz"])
+def test_the_layers_and_the_rest_are_the_whole_file(name: str, eightfold: Run, packed: Run) -> None:
+    run = eightfold if name == "model.onnx" else packed
+    path = run.out / name
+    rows = inspect_onnx(path) if name == "model.onnx" else ecz_rows(path)
+    weights = [row.bytes for row in rows if row.shape and row.form != "int64"]
+    rest = run.report["final"]["size_bytes"] - owned_bytes(run.report, "after")
+    assert path.stat().st_size == owned_bytes(run.report, "after") + rest
+    assert owned_bytes(run.report, "after") == sum(weights)
+    assert 0 < rest < 3000, "operators, names, shapes and ranges"
+
+
+def test_the_course_is_of_written_files(eightfold: Run, packed: Run) -> None:
+    course = eightfold.report["profile"]["changes"]["course"]
+    assert [step["action"] for step in course] == ["original", *eightfold.kinds]
+    sizes = [step["size_bytes"] for step in course]
+    assert sizes[0] == eightfold.report["baseline"]["size_bytes"]
+    assert sizes[-1] == eightfold.report["final"]["size_bytes"]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[1] == sizes[2] > 3 * sizes[3], "distillation changes no byte, int8 divides by nearly four"
+    assert all(step["latency"] > 0 for step in course)
+    assert course[0]["latency"] == eightfold.report["baseline"]["latency_ms"][0]["median"]
+    assert course[-1]["latency"] == eightfold.report["final"]["latency_ms"][0]["median"]
+    short = packed.report["profile"]["changes"]["course"]
+    assert [step["size_bytes"] for step in short] == [packed.report[m]["size_bytes"] for m in ("baseline", "final")]
+
+
+def test_an_original_that_stays_has_a_course_of_one(run: Callable[..., Run]) -> None:
+    changes = run(target="1MB").report["profile"]["changes"]
+    assert [step["action"] for step in changes["course"]] == ["original"]
+    assert all(layer["before"] == layer["after"] for layer in changes["layers"])

@@ -10,9 +10,14 @@ import easycompress as ec
 from easycompress import api
 from easycompress.core.errors import BadInput, CannotCompress, EasyCompressError
 from easycompress.core.request import Request
+from easycompress.estimation.run import estimate
+from easycompress.exploration.run import explore
 from easycompress.regression.run import check
 
-FACE = ["BadInput", "CannotCompress", "EasyCompressError", "Result", "check", "compress", "load", "plan"]
+FACE = [
+    "BadInput", "CannotCompress", "EasyCompressError", "Result", "check", "compress", "estimate", "explore", "load",
+    "plan",
+]  # fmt: skip
 
 
 def test_the_face_is_curated() -> None:
@@ -28,6 +33,8 @@ def test_every_name_leads_to_the_thing_itself() -> None:
         "Result": api.Result,
         "check": check,
         "compress": api.compress,
+        "estimate": estimate,
+        "explore": explore,
         "load": api.load,
         "plan": api.plan,
     }

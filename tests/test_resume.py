@@ -198,13 +198,29 @@ def test_the_files_are_the_same_to_the_byte(story: Story, name: str) -> None:
     assert (story.stopped / name).read_bytes() == (story.plain / name).read_bytes()
 
 
+def timeless(out: Path) -> list[dict[str, Any]]:
+    return [{key: value for key, value in step.items() if key != "seconds"} for step in report(out)["steps"]]
+
+
 def test_the_steps_are_the_same(story: Story) -> None:
-    timeless = [
-        [{key: value for key, value in step.items() if key != "seconds"} for step in report(out)["steps"]]
-        for out in (story.plain, story.stopped)
-    ]
-    assert timeless[0] == timeless[1]
-    assert sum(step["epochs"] for step in timeless[0]) <= 24
+    assert timeless(story.plain) == timeless(story.stopped)
+    assert sum(step["epochs"] for step in timeless(story.plain)) <= 24
+
+
+def test_every_epoch_is_on_the_curve_of_the_step_that_it_belongs_to(story: Story) -> None:
+    trained = [step for step in timeless(story.stopped) if step["epochs"]]
+    assert {step["action"] for step in trained} == {"structured-pruning", "distillation"}
+    for step in trained:
+        parts = {"distillation"} if step["action"] == "distillation" else {"recovery 1", "recovery 2"}
+        assert {point["part"] for point in step["curve"]} <= parts
+        assert len(step["curve"]) == step["epochs"]
+        assert all(0 < point["quality"] <= 100 < 1e9 * point["loss"] for point in step["curve"])
+
+
+def test_the_last_action_of_an_attempt_has_the_standard_error_of_its_drop(story: Story) -> None:
+    errors = [step["after"].get("error") for step in timeless(story.plain) if step["action"] == "distillation"]
+    assert len(errors) >= 2
+    assert all(error is not None and error >= 0 for error in errors)
 
 
 def test_nothing_is_left_over(story: Story) -> None:
@@ -298,3 +314,11 @@ def test_codes_and_their_training_go_on_where_they_were_stopped(tmp_path: Path) 
     assert report(stopped)["ratio"] == report(plain)["ratio"] > 1
     kinds = {step["action"] for step in report(plain)["steps"]}
     assert {"entropy-quantization", "lc"} <= kinds
+    assert timeless(stopped) == timeless(plain)
+    curves = [step["curve"] for step in timeless(plain) if step["action"] == "lc" and step["epochs"]]
+    assert curves
+    for curve in curves:
+        steps = [point for point in curve if point["part"] == "L step"]
+        assert [point["epoch"] for point in steps] == list(range(1, len(steps) + 1))
+        assert all(p["distance"] > 0 < p["mu"] and p["loss"] > 0 and p["quality"] is not None for p in steps)
+        assert {point["part"] for point in curve} <= {"L step", "fine-tuning"}

@@ -116,7 +116,7 @@ class _Decoders:
         constant = {*self.tensors, ""}
         self.nodes: list[onnx.NodeProto] = []
         for node in proto.graph.node:
-            if node.op_type in DECODERS and not node.domain and constant.issuperset(node.input):
+            if node.op_type in DECODERS and not node.domain and constant.issuperset(node.input) and not self._cut(node):
                 self.nodes.append(node)
                 constant.update(node.output)
         self.makers = {name: node for node in self.nodes for name in node.output}
@@ -157,6 +157,11 @@ class _Decoders:
             rows.append(TensorRow(SHARED, "constants", (count,), 8 * size / max(count, 1), size))
         return rows, read
 
+    def _cut(self, node: onnx.NodeProto) -> bool:
+        """Tell a piece of a weight that is stored as it is, as export leaves the gates of large recurrent layers."""
+        tensor = self.tensors.get(node.input[0])
+        return node.op_type == "Slice" and tensor is not None and tensor.data_type == TensorProto.FLOAT
+
     def form(self, name: str) -> str:
         """Name the stored form of a tensor by the operators that rebuild it."""
         try:
@@ -167,7 +172,8 @@ class _Decoders:
     def _form(self, name: str) -> str:
         node = self.makers[name]
         first = node.input[0]
-        if node.op_type in ("Reshape", "Transpose"):
+        regrouped = node.op_type == "Gather" and first in self.makers and self.makers[first].op_type == "Reshape"
+        if node.op_type in ("Reshape", "Slice", "Transpose") or regrouped:  # gates are cut out and put in order
             return self._form(first)
         if node.op_type == "Add":
             return " + ".join(self._form(operand) for operand in node.input)

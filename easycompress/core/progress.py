@@ -11,7 +11,7 @@ class EpochDone(Frozen):
     """One epoch of training is over: `epoch` of `epochs` in the part `label`; None: nobody looked.
 
     `quality` is on *select* in the metric's unit. `distance` is the norm of w - delta(theta) at penalty `mu`, told
-    once an L step.
+    once an L step. `samples` is how many training samples were seen, 0: not known.
     """
 
     label: str
@@ -22,6 +22,7 @@ class EpochDone(Frozen):
     quality: float | None = None
     distance: float | None = None
     mu: float | None = None
+    samples: int = 0
 
 
 class AttemptBegun(Frozen):
@@ -33,7 +34,11 @@ class AttemptBegun(Frozen):
 
 
 class AttemptDone(Frozen):
-    """An attempt was judged: objective, ratio, quality and drop of its file on *select*, `error` one standard error."""
+    """An attempt was judged: objective, ratio, quality and drop of its file on *select*, `error` one standard error.
+
+    A resumed run tells those that were judged before it once more, without their beginning. With several seeds each
+    counts its attempts from 1.
+    """
 
     number: int
     what: str
@@ -49,7 +54,11 @@ class AttemptDone(Frozen):
 
 
 class TimeLeft(Frozen):
-    """An estimate of the seconds until the run ends (None: no basis for one) and the most that the budget permits."""
+    """An estimate of the seconds until the run ends (None: no basis for one) and the most that the budget permits.
+
+    The estimate holds if the running attempt trains to its planned end and is accepted: training that is good enough
+    early ends sooner, and after a rejection others follow.
+    """
 
     seconds: float | None
     at_most: float | None
@@ -80,6 +89,13 @@ def tell(progress: Progress, event: Event) -> None:
     """Tell an event to a listener that takes events."""
     if isinstance(progress, Watcher):
         progress.event(event)
+
+
+class Words:
+    """A listener that passes on what is said, and no events: for work whose caller tells of them itself."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.say, self.now = progress.say, progress.now
 
 
 class Silent:

@@ -67,6 +67,7 @@ class Distiller:
             augment=task.augment,
             progress=context.progress,
             label=f"distillation ({action.technique})",
+            higher_is_better=task.metric.higher_is_better,
             troubles=context.troubles,
         )
         plan = Schedule(epochs=epochs, lr=RATE, samples=context.samples, seed=context.seed)
@@ -75,6 +76,7 @@ class Distiller:
         teacher = context.teacher() if action.features and context.teacher is not None else None
         with imitating(model, teacher, term, task.example, weight=action.features, layers=action.feature_layers) as aim:
             history = fit(model, task.data.train, aim, schedule, context.speed, hooks, file)
+        context.trained("distillation", history)
         return Applied(model, {"epochs": len(history.epochs)}, history=history, epochs=len(history.epochs))
 
     def replay(self, model: nn.Module, record: dict[str, Any], example: Inputs) -> nn.Module:  # noqa: ARG002 - the protocol

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from easycompress.artifact.exports import Exports
     from easycompress.codes.base import Code
+    from easycompress.core.outcome import CurvePoint
     from easycompress.core.plan import Action
     from easycompress.core.task import Task
     from easycompress.technique import Context, FilePass
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 class Stage:
     """What one action did: `quality` on *select* in PyTorch (NaN when nobody asked), `measured` objective and ratio.
 
-    `papers` are ratios by the formulas of the papers, by name, of actions that have them.
+    `papers` are ratios by the formulas of the papers, by name, of actions that have them. `curve` is how its training
+    went, epoch by epoch.
     """
 
     action: Action
@@ -36,6 +38,7 @@ class Stage:
     seconds: float
     measured: tuple[float, float] | None
     papers: dict[str, float] = field(default_factory=dict)
+    curve: tuple[CurvePoint, ...] = ()
 
 
 @dataclass
@@ -57,12 +60,12 @@ class Built:
         self,
         actions: Sequence[Action],
         context: Context,
-        measure: Callable[[nn.Module], tuple[float, float]] | None = None,
+        look: Callable[[Built, Action], tuple[float, float] | None] | None = None,
     ) -> Built:
         """Return a copy with further actions applied; see build()."""
         built = Built(copied(self.model), list(self.records), dict(self.codes), list(self.passes), list(self.stages))
         for action in actions:
-            begin = time.perf_counter()
+            begin, before = time.perf_counter(), len(context.curve)
             applied = technique_for(action).apply(built.model, action, context)
             seconds = time.perf_counter() - begin
             built.model = applied.model.eval()
@@ -71,9 +74,10 @@ class Built:
             if applied.file_pass is not None:
                 built.passes.append(applied.file_pass)
             quality = context.evaluate(built.model) if context.evaluate is not None else float("nan")
-            measured = measure(built.model) if action.restructures and measure is not None else None
+            measured = None if look is None else look(built, action)
             papers = dict(applied.record.get("papers", {}))
-            built.stages.append(Stage(action, quality, applied.epochs, seconds, measured, papers))
+            curve = tuple(context.curve[before:])
+            built.stages.append(Stage(action, quality, applied.epochs, seconds, measured, papers, curve))
         return built
 
     def write(self, task: Task, path: Path, *, packed: bool = False, exports: Exports | None = None) -> Path:
@@ -85,10 +89,10 @@ def build(
     task: Task,
     actions: Sequence[Action],
     context: Context,
-    measure: Callable[[nn.Module], tuple[float, float]] | None = None,
+    look: Callable[[Built, Action], tuple[float, float] | None] | None = None,
 ) -> Built:
     """Apply `actions` in order to a copy of the task's model.
 
-    `measure(model)` -> (objective, ratio) is asked for after each action that changed the structure of a float model.
+    `look(built, action)` is called after each action, before its stage is noted; it may return (objective, ratio).
     """
-    return Built(copied(task.model).eval()).then(actions, context, measure)
+    return Built(copied(task.model).eval()).then(actions, context, look)

@@ -37,7 +37,9 @@ class Clock:
     """The budget of one run against what it has used.
 
     `reserve` seconds are kept for measuring the result, `finishing` for what an attempt does after its training: the
-    longest that has been seen so far. `start` is the run's second from which on a time budget counts.
+    longest that has been seen so far. `start` is the run's second from which on a time budget counts. `following` is
+    how many attempts are expected after the running one if that is accepted; None while nobody knows, as under
+    `open_end`: another chain of actions may follow.
     """
 
     budget: Budget
@@ -46,6 +48,8 @@ class Clock:
     epochs_used: int = 0
     finishing: float = 0.0
     start: float = 0.0
+    following: int | None = None
+    open_end: bool = False
 
     def left(self) -> float:
         """Return what is left for training: seconds or epochs, 0 without training."""
@@ -54,6 +58,10 @@ class Clock:
         if self.budget.kind == "epochs":
             return max(0.0, self.budget.value - self.epochs_used)
         return 0.0
+
+    def expect(self, following: int) -> None:
+        """Take note of how many attempts are expected after the one that begins, if that is accepted."""
+        self.following = None if self.open_end else following
 
     def finished_in(self, seconds: float) -> None:
         """Take note of how long an attempt took after its training, or a candidate that had none."""

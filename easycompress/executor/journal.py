@@ -47,6 +47,11 @@ CHECKPOINT = ".checkpoint"
 """The end of the name of a training state, in the journal's folder."""
 
 
+def stage_file(tag: str, place: int) -> str:
+    """Return the name of the file of what the first `place` actions of the attempt `tag` have made."""
+    return f"{tag}.stage {place}.onnx"
+
+
 class Journal:
     """The journal of one run in OUT/journal. Entries are JSON values under readable keys.
 
@@ -104,6 +109,10 @@ class Journal:
     def checkpoints(self, tag: str) -> list[Path]:
         """Return the training states of the attempt `tag`."""
         return sorted(self.folder.glob(f"{self.label}{tag}.*{CHECKPOINT}"))
+
+    def stages(self, tag: str) -> list[Path]:
+        """Return the files of the models half way through the attempt `tag`."""
+        return sorted(self.folder.glob(f"{self.label}{tag}.stage *"))
 
     def finish(self) -> None:
         """Mark the run as finished and drop what only a resume would need."""

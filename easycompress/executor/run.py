@@ -59,10 +59,12 @@ def execute(plan: Plan, shop: Workshop, needed: float) -> Executed:
     """
     quick = Executed(best=None, steps=(), why="", tried=0)
     if plan.quick:
+        shop.trainer.clock.open_end = bool(plan.steps)
         shop.trainer.progress.now("trying what needs no training")
         quick = _chain(Dial(plan.quick), shop, needed, 0)
         if not plan.steps or (quick.best is not None and quick.best.ratio >= needed):
             return quick
+        shop.trainer.clock.open_end = False
     main = _chain(Dial(plan.steps), shop, needed, quick.tried)
     if quick.best is None or (main.best is not None and main.best.ratio >= quick.best.ratio):
         return main.model_copy(update={"steps": (*_weakened(quick.steps), *main.steps)})
@@ -161,6 +163,8 @@ def _search(dial: Dial, shop: Workshop, least: float | None, number: int) -> Out
         actions = dial.without_training(strength)
         if insist:
             actions = tuple(action.insisting() for action in actions)
+        # The least strength ends the search once it is accepted; the others get equal shares of what is left.
+        shop.trainer.clock.expect(0 if strength == least else round(1 / share) - 1)
         return shop.attempt(number, actions, share, shop.probe(actions).step_seconds)
 
     return search(
@@ -205,6 +209,7 @@ def _fixed(dial: Dial, shop: Workshop, needed: float, number: int) -> Executed:
     actions = dial.at(0.0)
     seconds = shop.probe(actions).step_seconds
     outcome: Outcome[Attempt] = Outcome()
+    shop.trainer.clock.expect(0)
     outcome.add(0.0, shop.attempt(number + 1, actions, 1.0, seconds))
     short = outcome.best is not None and outcome.best.ratio < needed
     why = "the plan holds nothing that goes further" if short and needed != float("inf") else _why(outcome, shop)

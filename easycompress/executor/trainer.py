@@ -16,6 +16,7 @@ from easycompress.distillation.settings import Distillation
 from easycompress.distillation.technique import fitting, make_term
 from easycompress.executor.guard import comfortable
 from easycompress.executor.journal import CHECKPOINT, PARTS
+from easycompress.executor.pace import Pacer
 from easycompress.measure.statistics import paired_drop, paired_error
 from easycompress.technique import Context
 from easycompress.training.fit import Hooks, Schedule, fit
@@ -70,9 +71,11 @@ class Trainer:
         allowed: float,
         seed: int,
     ) -> None:
-        self.task, self.profile, self.journal, self.clock, self.progress = task, profile, journal, clock, progress
+        self.task, self.profile, self.journal, self.clock = task, profile, journal, clock
         self.baseline, self.allowed, self.seed = baseline, allowed, seed
         self.train = task.data.train
+        self.pacer = Pacer(progress, clock, len(self.train))
+        self.progress: Progress = self.pacer
         self._scores = baseline
         self.memo: dict[str, Any] = {}
 
@@ -209,11 +212,13 @@ class Trainer:
             out_of_time=context.out_of_time,
             augment=self.task.augment,
             progress=self.progress,
-            label=f"recovery after pruning step {index}",
+            label=f"recovery after pruning step {index}" if index else "training with penalty",
+            higher_is_better=self.task.metric.higher_is_better,
             troubles=context.troubles,
         )
         checkpoint = self.journal.path(f"{tag}.{index}{CHECKPOINT}")
         history = fit(model, self.train, make_term(distillation, context), schedule, self.speed, hooks, checkpoint)
+        context.trained(f"recovery {index}" if index else "with penalty", history)
         return len(history.epochs)
 
     def _tick(self, allowance: Allowance, epoch_seconds: float) -> bool:

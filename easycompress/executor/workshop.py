@@ -5,73 +5,40 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from safetensors.torch import save
 
 from easycompress.artifact.exports import Exports
 from easycompress.artifact.write import PACKED, move_model
+from easycompress.core.errors import CannotCompress
 from easycompress.core.files import write_bytes
-from easycompress.core.goal import Frozen
-from easycompress.core.outcome import Drop, StepRecord
+from easycompress.core.outcome import StepRecord
+from easycompress.core.progress import AttemptBegun, tell
+from easycompress.executor.attempt import Attempt, Probe
 from easycompress.executor.build import Built, build
 from easycompress.executor.clock import Allowance
 from easycompress.executor.dial import endings, settled
 from easycompress.executor.guard import Judgement, judge
-from easycompress.executor.journal import RESULT
+from easycompress.executor.journal import RESULT, stage_file
 from easycompress.executor.trainer import BATCH, Trainer
 from easycompress.measure.files import energy_ratio, latency_ratio, objective_of
 from easycompress.measure.runtime import scores_of
 from easycompress.measure.statistics import paired_drop, paired_error
+from easycompress.training.curve import known
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from torch import nn
-
     from easycompress.core.goal import Goal
+    from easycompress.core.outcome import Drop
     from easycompress.core.plan import Action
     from easycompress.measure.meter import Meter
     from easycompress.technique import Context
 
-
-class Probe(Frozen):
-    """An untrained candidate: the objective of its real file and the ratio to the baseline.
-
-    `seconds` is what making it took, `step_seconds` what one step of its training does.
-    """
-
-    value: float
-    ratio: float
-    seconds: float
-    step_seconds: float
-
-
-class Attempt(Frozen):
-    """A judged candidate. Its file and weights are in the journal under `tag`.
-
-    `actions` are what was carried out, their open settings filled in. `value` is the objective in its own unit, `ratio`
-    baseline / value, `quality` and `drop` those of the written file on *select*; `records` rebuild its structure,
-    `codes` hold form and meta of every coded parameter.
-    `seconds` is all that it took, `finishing` what came after its training.
-    """
-
-    tag: str
-    actions: tuple[dict[str, Any], ...]
-    value: float
-    ratio: float
-    quality: float
-    drop: Drop
-    accepted: bool
-    reason: str
-    epochs: int
-    seconds: float
-    finishing: float
-    records: tuple[dict[str, Any], ...]
-    codes: dict[str, dict[str, Any]]
-    stages: tuple[StepRecord, ...]
-    planned_epochs: int = 0
+__all__ = ["Attempt", "Probe", "Workshop"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +49,7 @@ class _Judged:
     drop: Drop
     verdict: Judgement
     quality: float
+    error: float
 
 
 @dataclass(frozen=True)
@@ -142,16 +110,22 @@ class Workshop:
         allowance = Allowance.model_validate(
             journal.once(f"{tag}: allowance", lambda: self._allow(actions, share, step_seconds).model_dump())
         )
+        what = ", ".join(action.brief() for action in actions)
+        if fresh:
+            tell(self.trainer.progress, AttemptBegun(number=number, what=what, epochs=allowance.epochs))
+            self.trainer.pacer.begin(allowance, math.ceil(len(self.trainer.train) / BATCH) * step_seconds)
         attempt = Attempt.model_validate(
             journal.once(f"{tag}{RESULT}", lambda: self._attempt(tag, actions, allowance).model_dump())
         )
         self.trainer.clock.epochs_used += attempt.epochs
         self.trainer.clock.finished_in(attempt.finishing)
         if fresh:
-            for path in journal.checkpoints(tag):
+            for path in [*journal.checkpoints(tag), *([] if attempt.accepted else journal.stages(tag))]:
                 path.unlink()
             word = "kept" if attempt.accepted else "rejected"
             self.trainer.progress.say(f"{tag}: {attempt.ratio:.2f}x, {attempt.reason}: {word}")
+        tell(self.trainer.progress, attempt.done(number, what))
+        self.trainer.pacer.end(attempt.seconds)
         return attempt
 
     def _allow(self, actions: Sequence[Action], share: float, step_seconds: float) -> Allowance:
@@ -176,14 +150,16 @@ class Workshop:
         actions = settled(actions, allowance.epochs)
         context = trainer.context(tag, actions, allowance)
         heads = [action for action in actions if not action.finishes]
-        trained = build(trainer.task, heads, context, self._measure_float)
+        trained = build(trainer.task, heads, context, partial(self._look, tag, actions))
         end_of_training = time.perf_counter()
+        trainer.pacer.training_ended()
         path = trainer.journal.path(f"{tag}.onnx")
         judged = self._judged(trained, actions, context, path)
         reason = f"{judged.verdict.reason}{context.troubles.told()}"
         value, ratio = self.measure(path, path.with_suffix(PACKED) if self.packed else path)
         self._keep(tag, judged.built)
-        after: dict[str, float | None] = {"objective": value, "quality": _known(judged.quality), "ratio": ratio}
+        after: dict[str, float | None] = {"objective": value, "quality": known(judged.quality), "ratio": ratio}
+        after["error"] = known(judged.error)
         end = time.perf_counter()
         return Attempt(
             tag=tag,
@@ -219,7 +195,7 @@ class Workshop:
             error = paired_error(baseline, scores, task.metric)
             verdict = judge(drop, allowed, error=error, certify=self.certify, report_size=len(task.data.report))
             if best is None or verdict.accepted or drop.estimate < best.drop.estimate:
-                best = _Judged(built, drop, verdict, task.metric.quality(scores))
+                best = _Judged(built, drop, verdict, task.metric.quality(scores), error)
                 if len(ways) > 1:
                     move_model(path, _aside(path))
             if verdict.accepted or self._lost_before(trained):
@@ -237,10 +213,17 @@ class Workshop:
         sign = 1 if metric.higher_is_better else -1
         return sign * metric.quality(self.trainer.baseline) - trained.stages[-1].quality > self.trainer.allowed
 
-    def _measure_float(self, model: nn.Module) -> tuple[float, float]:
-        """Measure a float model half way through an attempt, as a file like every other."""
-        path = self.trainer.journal.path("stage.onnx")
-        return self.measure(path, Built(model).write(self.trainer.task, path))
+    def _look(self, tag: str, actions: Sequence[Action], built: Built, action: Action) -> tuple[float, float] | None:
+        """Write the file of a model half way through an attempt; measure it where its structure has changed."""
+        place = len(built.stages) + 1
+        if place == len(actions):
+            return None  # what follows is the attempt's own file
+        path = self.trainer.journal.path(stage_file(tag, place))
+        try:
+            counted = built.write(self.trainer.task, path, packed=self.packed, exports=self.exports)
+        except CannotCompress:
+            return None  # it need not be a file until the last action is done
+        return self.measure(path, counted) if action.restructures else None
 
     def _stages(
         self, tag: str, built: Built, result: dict[str, float | None], reason: str, seconds: float
@@ -257,7 +240,7 @@ class Workshop:
                 after["objective"], after["ratio"] = stage.measured
             if not math.isnan(stage.quality) and not last:
                 sign = 1 if self.trainer.task.metric.higher_is_better else -1
-                after["quality"] = _known(sign * stage.quality)
+                after["quality"] = known(sign * stage.quality)
             rows.append(
                 StepRecord(
                     action=stage.action.kind,
@@ -268,6 +251,7 @@ class Workshop:
                     seconds=seconds - sum(row.seconds for row in rows) if last else stage.seconds,
                     epochs=stage.epochs,
                     reason=f"{tag}: {reason}" if last else f"{tag}: judged after its last action",
+                    curve=stage.curve,
                 )
             )
             before = after
@@ -286,8 +270,3 @@ class Workshop:
 def _aside(path: Path) -> Path:
     """Return where a candidate's file waits while others are made under its name."""
     return path.with_name(f"best {path.name}")
-
-
-def _known(value: float) -> float | None:
-    """Return a number for the report, whose JSON knows no NaN and no infinity."""
-    return value if math.isfinite(value) else None

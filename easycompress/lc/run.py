@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING
 import torch
 
 from easycompress.core.inputs import answer
-from easycompress.core.progress import Progress, Silent
+from easycompress.core.outcome import CurvePoint
+from easycompress.core.progress import EpochDone, Progress, Silent, Words, tell
 from easycompress.lc.algorithm import Loop, Pull, Watch, codes, learning_compression, put
 from easycompress.lc.checkpoint import load_loop, save_loop
 from easycompress.lc.free import set_free, settle
 from easycompress.lc.tasks import parse_tasks
 from easycompress.training.checkpoint import state_of
+from easycompress.training.curve import curve_of, in_unit, known
 from easycompress.training.fit import History, Hooks, Schedule, fit
 from easycompress.training.norms import reestimate
 from easycompress.training.troubles import Troubles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -80,7 +82,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Means:
-    """What training needs beside the recipe; `evaluate`, `out_of_time`, `troubles` as in training.fit.Hooks."""
+    """What training needs beside the recipe; the fields that training.fit.Hooks has too are as they are there.
+
+    `watch_every` L steps the compressed net is evaluated, 0: never.
+    """
 
     data: Split
     term: Term
@@ -90,6 +95,7 @@ class Means:
     out_of_time: Callable[[float], bool] = lambda _: False
     progress: Progress = field(default_factory=Silent)
     watch_every: int = 0
+    higher_is_better: bool = True
     troubles: Troubles = field(default_factory=Troubles)
 
 
@@ -139,7 +145,7 @@ def run(
         )  # fmt: skip
         label = f"learning-compression: step {step + 1}/{recipe.penalty.steps}"
         hooks = Hooks(
-            None, bound=bound, augment=means.augment, after_step=pull, progress=means.progress, label=label,
+            None, bound=bound, augment=means.augment, after_step=pull, progress=Words(means.progress), label=label,
             troubles=means.troubles,
         )  # fmt: skip
         file = None if checkpoint is None else checkpoint(f"lc-{step}")
@@ -154,6 +160,7 @@ def run(
         state.rows[-1] |= {"rollbacks": rollbacks - before, "bound": bound}
         if checkpoint is not None:
             save_loop(checkpoint("lc"), model, state)
+        tell_step(means, recipe, state.rows)
 
     done = 0 if loop is None else loop.step
     watch = Watch(_every(means, done), save, lambda state: tuned or _late(means, state))
@@ -195,7 +202,7 @@ def tune(
     )  # fmt: skip
     hooks = Hooks(
         means.evaluate, start=start, augment=means.augment, out_of_time=means.out_of_time, progress=means.progress,
-        label="LC fine-tuning", troubles=means.troubles,
+        label="LC fine-tuning", higher_is_better=means.higher_is_better, troubles=means.troubles,
     )  # fmt: skip
     file = None if checkpoint is None else checkpoint("lc-tune")
     history = fit(model, means.data, means.term, schedule, means.speed, hooks, file)
@@ -204,6 +211,39 @@ def tune(
         model.load_state_dict(before)
         return dict(made), history
     return tuned, history
+
+
+def points_of(compressed: Compressed, *, higher_is_better: bool) -> tuple[CurvePoint, ...]:
+    """Return one point an L step (the compressed net's quality, where it was evaluated), then those of fine-tuning."""
+    steps = [
+        CurvePoint(
+            part="L step",
+            epoch=index,
+            loss=known(row["loss"]),
+            quality=in_unit(row["quality"], higher_is_better=higher_is_better),
+            distance=known(row["distance"]),
+            mu=row["mu"],
+        )
+        for index, row in enumerate(compressed.rows, 1)
+    ]
+    return (*steps, *curve_of("fine-tuning", compressed.tuning, higher_is_better=higher_is_better))
+
+
+def tell_step(means: Means, recipe: Recipe, rows: Sequence[dict[str, float]]) -> None:
+    """Tell of the L step that is over, and the C step after it."""
+    row = rows[-1]
+    done = EpochDone(
+        label="learning-compression",
+        epoch=len(rows),
+        epochs=recipe.penalty.steps,
+        seconds=row["l_seconds"] + row["c_seconds"],
+        loss=known(row["loss"]),
+        quality=in_unit(row["quality"], higher_is_better=means.higher_is_better),
+        distance=known(row["distance"]),
+        mu=row["mu"],
+        samples=recipe.epochs * min(recipe.samples or len(means.data), len(means.data)),
+    )
+    tell(means.progress, done)
 
 
 def _every(means: Means, count: int) -> Callable[[nn.Module], float] | None:

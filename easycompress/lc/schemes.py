@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from easycompress.codes.lowrank import matrix_size
+import torch
+
+from easycompress.codes.lowrank import matrix_size, to_matrix
 from easycompress.lc.projections.entropy import EntropyConstrained
 from easycompress.lc.projections.lowrank import LowRankAt
 from easycompress.lc.projections.pruned import ConstraintL0
@@ -28,11 +30,13 @@ LEAST_REST = 0.01
 """Bits a weight that a correction gets at least, beside one bit of quantization."""
 
 
-def tasks_for(scheme: Scheme, model: nn.Module, bits: float) -> dict[Any, Any]:
+def tasks_for(
+    scheme: Scheme, model: nn.Module, bits: float, ranks: Literal["even", "priced"] = "even"
+) -> dict[Any, Any]:
     """Return the tasks that store the weights of `model` in about `bits` bits each.
 
     Codebooks and biases aren't counted. Schemes of several parts give 1 bit to quantization, if it is one, and equal
-    shares of the rest to the others.
+    shares of the rest to the others. `ranks` as in LearningCompression.
     """
     names = weights_of(model)
     if scheme == "entropy":
@@ -46,7 +50,8 @@ def tasks_for(scheme: Scheme, model: nn.Module, bits: float) -> dict[Any, Any]:
         parts.remove("quantize")
         bits = max(bits - 1, LEAST_REST)
     if "low-rank" in parts:
-        tasks = _added(tasks, _ranks(model, names, bits / len(parts)))
+        make = _ranks if ranks == "even" else _priced
+        tasks = _added(tasks, make(model, names, bits / len(parts)))
     if "prune" in parts:
         tasks = _added(tasks, {names: ConstraintL0(share=share_for(bits / len(parts)))})
     return tasks
@@ -69,6 +74,28 @@ def _ranks(model: nn.Module, names: tuple[str, ...], bits: float) -> dict[Any, A
         rank = round(bits / HALF * rows * columns / (rows + columns))
         tasks[(name,)] = LowRankAt(max(1, min(rank, rows, columns)), LAYOUT)
     return tasks
+
+
+def _priced(model: nn.Module, names: tuple[str, ...], bits: float) -> dict[Any, Any]:
+    """Return the ranks that lose the least together, sum of ||W - T||^2, at one price a number, at least rank 1 each.
+
+    That is the C step of rank selection (projections.lowrank.RankSelection) on the weights as they are, at the price
+    for which all factors have `bits` a weight.
+    """
+    worth: list[tuple[float, str, int]] = []
+    left, ranks = 0.0, dict.fromkeys(names, 1)
+    for name in names:
+        weight = model.get_parameter(name).detach()
+        cost = sum(matrix_size(tuple(weight.shape), LAYOUT))
+        energies = torch.linalg.svdvals(to_matrix(weight.double(), LAYOUT)) ** 2
+        worth += [(float(energy) / cost, name, cost) for energy in energies[1:]]
+        left += bits * weight.numel() - HALF * cost
+    for _, name, cost in sorted(worth, reverse=True):
+        left -= HALF * cost
+        if left < 0:
+            break
+        ranks[name] += 1
+    return {(name,): LowRankAt(rank, LAYOUT) for name, rank in ranks.items()}
 
 
 def _added(first: dict[Any, Any], second: dict[Any, Any]) -> dict[Any, Any]:

@@ -65,7 +65,9 @@ class LearningCompression(Coded):
     `scheme`: which forms the weights of convolutions and linear layers take; what stands with + is added up. entropy:
     levels under a budget of code length. quantize: a codebook a layer. prune: nonzeros over all layers. low-rank: a
     rank a layer. `technique` is what the L step minimises: the task's loss (hard), or that and the original's answers
-    (combined). `biases`: whether they are stored in 8 bits as well. `epochs` None: as many as the budget allows.
+    (combined). `ranks` of low rank: the same share of its parameters for every layer (even), or those that one price a
+    stored number buys at the least squared error over all layers (priced). `biases`: whether they are stored in 8 bits
+    as well. `epochs` None: as many as the budget allows.
     """
 
     trains: ClassVar[bool] = True
@@ -76,6 +78,7 @@ class LearningCompression(Coded):
     kind: Literal["lc"] = "lc"
     scheme: Scheme = "entropy"
     technique: Literal["hard", "combined"] = "combined"
+    ranks: Literal["even", "priced"] = "even"
     biases: Literal["float", "8-bit"] = "float"
     epochs: int | None = Field(default=None, ge=1)
 

@@ -9,7 +9,7 @@ from easycompress.artifact.codable import lacks_codable
 from easycompress.lc.biases import coded_biases
 from easycompress.lc.factor import factor, refactor
 from easycompress.lc.papers import ratios
-from easycompress.lc.run import Means, Recipe, run
+from easycompress.lc.run import Means, Recipe, points_of, run
 from easycompress.lc.schedule import spread
 from easycompress.lc.schemes import tasks_for
 from easycompress.lc.settings import LearningCompression, bits_at
@@ -44,6 +44,9 @@ LEAST_UPDATES = 60
 
 BATCH = 128
 
+LOOKS = 20
+"""Evaluations of the compressed net on the way, for its curve, at most: each costs a pass over *select*."""
+
 TEMPERATURE, ALPHA = 2.0, 0.3
 
 
@@ -63,20 +66,22 @@ class LearningCompressor:
     def apply(self, model: nn.Module, action: LearningCompression, context: Context) -> Applied:
         """Train as the context allows; without epochs this is direct compression."""
         strength = action.strength or 0.0
-        tasks = tasks_for(action.scheme, model, bits_at(strength))
+        tasks = tasks_for(action.scheme, model, bits_at(strength), action.ranks)
         data = context.task.data
         epochs = min(action.epochs or context.epochs, context.epochs)
         speed = context.speed or Speed(threads=1, channels_last=False, bfloat16=False, step_seconds=0.0)  # unused then
         # Nothing trained, no teacher: its answers would be made for nothing.
         teacher = context.teacher if epochs else None
         term = taught(action.technique, context.task.loss, teacher, TEMPERATURE, ALPHA)
-        means = Means(
-            data.train, term, speed, context.evaluate, context.task.augment, context.out_of_time, context.progress,
-            troubles=context.troubles,
-        )  # fmt: skip
         samples = context.samples or len(data.train)
         recipe = recipe_for(epochs, samples, context.seed)
+        better = context.task.metric.higher_is_better
+        means = Means(
+            data.train, term, speed, context.evaluate, context.task.augment, context.out_of_time, context.progress,
+            watch_every=math.ceil(recipe.penalty.steps / LOOKS), higher_is_better=better, troubles=context.troubles,
+        )  # fmt: skip
         made = run(model, tasks, recipe, means, context.checkpoint)
+        context.curve.extend(points_of(made, higher_is_better=better))
         passes = len(made.rows) * recipe.epochs * recipe.samples / max(samples, 1) + len(made.tuning.epochs)
         macs = {layer.name: layer.macs for layer in context.profile.layers}
         paper = ratios(model, made.codes, macs)

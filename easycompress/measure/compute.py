@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
@@ -19,11 +19,15 @@ RECURRENT_OPS = ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")
 
 @dataclass(frozen=True)
 class OperatorMacs:
-    """One operator of the graph: its type, the weight it multiplies by ('' for two activations), MACs per sample."""
+    """One operator of the graph: its type, the weight it multiplies by ('' for two activations), MACs per sample.
+
+    `output` is the name of its first output.
+    """
 
     op: str
     weight: str
     macs: int
+    output: str = field(default="", compare=False)
 
 
 def macs_by_operator(proto: onnx.ModelProto) -> list[OperatorMacs]:
@@ -56,7 +60,7 @@ def macs_by_operator(proto: onnx.ModelProto) -> list[OperatorMacs]:
         else:
             transposed = any(a.name == "transA" and a.i for a in node.attribute)
             macs = math.prod(out) * (left[0] if transposed else left[-1])
-        rows.append(OperatorMacs(node.op_type, _weight_name(node.input[1], producers, weights), macs))
+        rows.append(OperatorMacs(node.op_type, _weight_name(node.input[1], producers, weights), macs, node.output[0]))
     return rows
 
 

@@ -41,14 +41,26 @@ LONGEST_SECONDS = 30.0
 LEAST_RUNS = 100
 
 
-def time_files(paths: list[Path], example: Inputs, batch: int, threads: int) -> list[Latency]:
-    """Return the latency of each file for one batch of `batch` samples made from `example` (n, ...)."""
+QUANTILES = 21
+"""Places of a distribution that a summary keeps: each 5 % from the fastest run to the slowest."""
+
+DIGITS = 6
+"""Significant digits of a quantile: the clock has no more."""
+
+
+def time_files(
+    paths: list[Path], example: Inputs, batch: int, threads: int, rounds: int | None = None
+) -> list[Latency]:
+    """Return the latency of each file for one batch of `batch` samples made from `example` (n, ...).
+
+    `rounds` are ROUNDS unless said.
+    """
     inputs = repeated(example, batch)
-    rounds: list[list[list[float]]] = [[] for _ in paths]
+    made: list[list[list[float]]] = [[] for _ in paths]
     start = time.perf_counter()
-    for _ in range(ROUNDS):
+    for _ in range(rounds or ROUNDS):
         samples: list[list[float]] = [[] for _ in paths]
-        for kept, times in zip(rounds, samples, strict=True):
+        for kept, times in zip(made, samples, strict=True):
             kept.append(times)
         runtimes = [Runtime(path, threads) for path in paths]
         feeds = [runtime.feeds(inputs) for runtime in runtimes]
@@ -61,9 +73,9 @@ def time_files(paths: list[Path], example: Inputs, batch: int, threads: int) -> 
                     times.extend(counted)
             done += 1
             late = time.perf_counter() - start > LONGEST_SECONDS * len(paths)
-            if late and sum(map(len, rounds[0])) >= LEAST_RUNS:
-                return [_summary(kept, batch, threads) for kept in rounds]
-    return [_summary(kept, batch, threads) for kept in rounds]
+            if late and sum(map(len, made[0])) >= LEAST_RUNS:
+                return [_summary(kept, batch, threads) for kept in made]
+    return [_summary(kept, batch, threads) for kept in made]
 
 
 def block(runtime: Runtime, feeds: Feeds, warm_up: int = WARM_UP, counted: int = BLOCK) -> list[float]:
@@ -81,10 +93,16 @@ def block(runtime: Runtime, feeds: Feeds, warm_up: int = WARM_UP, counted: int =
 def _summary(rounds: list[list[float]], batch: int, threads: int) -> Latency:
     """Summarise a file's runs: the median of its rounds' medians, which no single badly placed session can move."""
     medians = [float(np.median(_without_slowest(times))) for times in rounds if times]
-    pooled = _without_slowest([time for times in rounds for time in times])
-    low, high = np.percentile(pooled, [25, 75])
-    runs = sum(map(len, rounds))
-    return Latency(batch=batch, median=float(np.median(medians)), iqr=float(high - low), threads=threads, runs=runs)
+    every = [time for times in rounds for time in times]
+    low, high = np.percentile(_without_slowest(every), [25, 75])
+    return Latency(
+        batch=batch,
+        median=float(np.median(medians)),
+        iqr=float(high - low),
+        threads=threads,
+        runs=len(every),
+        quantiles=tuple(float(f"{ms:.{DIGITS}g}") for ms in np.percentile(every, np.linspace(0, 100, QUANTILES))),
+    )
 
 
 def _without_slowest(times: list[float]) -> np.ndarray[Any, Any]:

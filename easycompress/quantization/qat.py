@@ -93,13 +93,16 @@ def _train(simulation: Simulation, action: QatInt8, context: Context) -> History
         augment=context.task.augment,
         progress=context.progress,
         label=f"quantization-aware training ({action.technique})",
+        higher_is_better=context.task.metric.higher_is_better,
         troubles=context.troubles,
     )
     schedule = Schedule(epochs=epochs, lr=RATE, samples=context.samples, seed=context.seed)
     steps = -(-min(schedule.samples or len(train), len(train)) // schedule.batch)
     simulation.watch(min(steps, steps * epochs // 2))  # then the ranges hold still, and the weights settle in them
     file = None if context.checkpoint is None else context.checkpoint("qat")
-    return fit(simulation.module, train, term, schedule, context.speed, hooks, file)
+    history = fit(simulation.module, train, term, schedule, context.speed, hooks, file)
+    context.trained("quantization-aware training", history)
+    return history
 
 
 def _trained(file_pass: FilePass, grids: dict[str, tuple[float, int]]) -> FilePass:

@@ -6,22 +6,21 @@ told by its shape as well as its colour.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from easycompress.report import units
+from easycompress.report import svg, units
+from easycompress.report.svg import NARROW, WIDE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from easycompress.core.outcome import StepRecord
     from easycompress.report.reading import Reading
-
-WIDE, NARROW = 800, 350
-"""Widths in px of the drawing for a desk and for a phone; scaling one down would make its text unreadable."""
 
 HEIGHTS = {WIDE: 400, NARROW: 310}
 
@@ -30,8 +29,16 @@ FLOORS_SHOWN = 2.0
 one collapsed model at 10 % accuracy would squeeze all the others into one line."""
 
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 34, 86
-LETTER = 6.6
-"""A generous mean width in px of a letter of 12 px, as nothing here can measure text."""
+
+TICKS = ((1, 1.2, 1.5, 2, 3, 4, 5, 7), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
+TICK_ROOM = 44
+"""Room in px that the number below a tick wants."""
+
+LINE = 14
+"""Height in px of a line of text."""
+
+LABEL = 36
+"""Height in px below the floor in which a mark touches its label."""
 
 MARK = 5.5
 """Half the width of a mark in px."""
@@ -54,13 +61,17 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Attempt:
-    """One mark: its number in the table of steps (0: the original), where it stands, and what it came to."""
+    """One mark: its number in the table of steps (0: the original), where it stands, and what it came to.
+
+    `error` is one standard error of its quality against the original's, None where nobody worked it out.
+    """
 
     index: int
     ratio: float
     quality: float
     kind: str
     text: str
+    error: float | None = None
 
 
 def attempts(steps: Sequence[StepRecord], reading: Reading, baseline: float) -> list[Attempt]:
@@ -78,8 +89,16 @@ def attempts(steps: Sequence[StepRecord], reading: Reading, baseline: float) -> 
         if step.verdict in _SHAPES:
             numbers = f"{units.ratio(ratio)}, {units.quality(quality, percent=reading.percent)}"
             text = f"{index}. {step.action}: {numbers}, {step.verdict}. {step.reason}"
-            marks.append(Attempt(index, ratio, quality, step.verdict, text))
+            error = step.after.get("error")
+            sure = error if error is not None and math.isfinite(error) and error > 0 else None
+            marks.append(Attempt(index, ratio, quality, step.verdict, text, sure))
     return marks
+
+
+def floor_on_select(marks: Sequence[Attempt], reading: Reading) -> float:
+    """Return the least quality on *select* that meets the floor; the original's where there is none to meet."""
+    allowed = reading.allowed if math.isfinite(reading.allowed) else 0.0
+    return marks[0].quality - (allowed if reading.higher_is_better else -allowed)
 
 
 class Plane:
@@ -88,8 +107,7 @@ class Plane:
     def __init__(self, marks: Sequence[Attempt], reading: Reading, width: int) -> None:
         self.width, self.height = width, HEIGHTS[width]
         self.sign = 1.0 if reading.higher_is_better else -1.0
-        allowed = reading.allowed if math.isfinite(reading.allowed) else 0.0  # without data there is no floor
-        self.floor = marks[0].quality - self.sign * allowed
+        self.floor = floor_on_select(marks, reading)
         self.target = reading.target.ratio(reading.before)
         ratios = [mark.ratio for mark in marks] + ([self.target] if math.isfinite(self.target) else [])
         self._low, self._high = math.log(min(1.0, *ratios)), math.log(max(1.5, *ratios))
@@ -116,12 +134,16 @@ class Plane:
         return self.sign * quality < self._bottom
 
     def ratio_ticks(self) -> list[float]:
-        """Return 1, 2, 5, 10, 20, ... as far as they fit; powers of ten alone when there are many."""
+        """Return 1, 2, 5, 10, 20, ... as far as they fit: more where the axis is short, fewer where it is long."""
         low, high = math.exp(self._low), math.exp(self._high)
         exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        few = len(exponents) <= self.width // 160
-        ticks = [factor * 10.0**power for power in exponents for factor in ((1, 2, 5) if few else (1,))]
-        return [tick for tick in ticks if low <= tick <= high]
+        ticks: list[float] = []
+        for factors in TICKS:
+            ticks = [tick for power in exponents for each in factors if low <= (tick := each * 10.0**power) <= high]
+            places = [self.x(tick) for tick in ticks]
+            if all(right - left >= TICK_ROOM for left, right in itertools.pairwise(places)):
+                break
+        return ticks
 
     def quality_ticks(self) -> list[float]:
         """Return round numbers, about five of them."""
@@ -135,60 +157,74 @@ class Plane:
 def chart(marks: Sequence[Attempt], reading: Reading, width: int = WIDE) -> Markup:
     """Return the drawing, `width` px wide, with its own text alternative."""
     plane = Plane(marks, reading, width)
-    accepted = sum(mark.kind in ("kept", "surpassed") for mark in marks)
-    title = f"{len(marks) - 1} attempts, {accepted} accepted: ratio reached against {reading.metric}"
+    accepted = [mark for mark in marks if mark.kind in ("kept", "surpassed")]
+    title = f"{len(marks) - 1} attempts, {len(accepted)} accepted: ratio reached against {reading.metric}"
+    legend, end = _legend(plane, marks)
     parts = [
-        Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
-            plane.width, plane.height, title
-        ),
-        Markup("<title>{}</title>").format(title),
         *_axes(plane, reading),
-        *_limits(plane, reading),
+        *_limits(plane, marks, reading),
+        *_errors(plane, marks),
         *_marks(plane, marks, reading),
-        *_legend(plane, marks),
-        Markup("</svg>"),
+        *legend,
     ]
-    return Markup("\n").join(parts)
+    return svg.drawing((plane.width, max(plane.height, end + 6)), title, _described(plane, accepted, reading), parts)
 
 
-def _text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> Markup:
-    form = Markup('<text x="{:.1f}" y="{:.1f}" class="{}" text-anchor="{}">{}</text>')
-    return form.format(x, y, kind, anchor, text)
+def _described(plane: Plane, accepted: Sequence[Attempt], reading: Reading) -> str:
+    """Return what the chart shows, in a sentence."""
+    asked = [f"the target is {reading.target.text}"] if math.isfinite(plane.target) else []
+    if math.isfinite(reading.allowed):
+        asked.append(f"the floor {units.quality(plane.floor, percent=reading.percent)}")
+    if not accepted:
+        return f"Nothing was accepted; {', '.join(asked)}" if asked else "Nothing was accepted"
+    best = max(accepted, key=lambda mark: mark.ratio)
+    reached = f"{units.ratio(best.ratio)} at {units.quality(best.quality, percent=reading.percent)}"
+    return "; ".join([f"The furthest accepted one reaches {reached}", *([", ".join(asked)] if asked else [])])
 
 
-def _segment(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
-    form = Markup('<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" class="{}"/>')
-    return form.format(x1, y1, x2, y2, kind)
+def _errors(plane: Plane, marks: Sequence[Attempt]) -> Iterator[Markup]:
+    """Draw one standard error to either side, as far as the frame goes; below all marks."""
+    for mark in marks:
+        if mark.error is None or plane.off(mark.quality):
+            continue
+        x, ends = plane.x(mark.ratio), sorted(plane.y(mark.quality + side * mark.error) for side in (-1, 1))
+        top, bottom = max(ends[0], TOP), min(ends[1], plane.height - BOTTOM)
+        yield svg.segment(x, top, x, bottom, f"error {mark.kind}")
+        for end in ends:
+            if TOP <= end < plane.height - BOTTOM and abs(end - plane.y(mark.quality)) > 2 * MARK:
+                yield svg.segment(x - 4, end, x + 4, end, f"error {mark.kind}")
 
 
 def _axes(plane: Plane, reading: Reading) -> Iterator[Markup]:
     right, low = plane.width - RIGHT, plane.height - BOTTOM
     unit = " %" if reading.percent else ""
     for quality in plane.quality_ticks():
-        yield _segment(LEFT, plane.y(quality), right, plane.y(quality), "grid")
-        yield _text(LEFT - 8, plane.y(quality) + 4, f"{quality:g}", "tick", "end")
+        yield svg.segment(LEFT, plane.y(quality), right, plane.y(quality), "grid")
+        yield svg.text(LEFT - 8, plane.y(quality) + 4, f"{quality:g}", "tick", "end")
     for ratio in plane.ratio_ticks():
-        yield _segment(plane.x(ratio), low, plane.x(ratio), low + 4, "axis")
-        yield _text(plane.x(ratio), low + 18, f"{ratio:g}x", "tick", "middle")
-    yield _segment(LEFT, low, right, low, "axis")
-    yield _text(0, 12, f"{reading.metric}{unit}", "name")
-    yield _text(right, low + 35, f"ratio reached ({reading.objective}), log scale", "name", "end")
+        yield svg.segment(plane.x(ratio), low, plane.x(ratio), low + 4, "axis")
+        yield svg.text(plane.x(ratio), low + 18, f"{ratio:g}x", "tick", "middle")
+    yield svg.segment(LEFT, low, right, low, "axis")
+    yield svg.text(0, 12, f"{reading.metric}{unit}", "name")
+    yield svg.text(right, low + 35, f"ratio reached ({reading.objective}), log scale", "name", "end")
 
 
-def _limits(plane: Plane, reading: Reading) -> Iterator[Markup]:
+def _limits(plane: Plane, marks: Sequence[Attempt], reading: Reading) -> Iterator[Markup]:
     """Draw the floor, with what lies below it shaded, and the target."""
     right, low = plane.width - RIGHT, plane.height - BOTTOM
     floor = plane.y(plane.floor)
     if math.isfinite(reading.allowed):
         area = Markup('<rect x="{}" y="{:.1f}" width="{}" height="{:.1f}" class="below"/>')
         yield area.format(LEFT, floor, right - LEFT, low - floor)
-        yield _segment(LEFT, floor, right, floor, "floor")
+        yield svg.segment(LEFT, floor, right, floor, "floor")
         text = f"floor {units.quality(plane.floor, percent=reading.percent)}"
-        yield _text(LEFT + 6, floor + 15, text, "limit inside")
+        covered = any(plane.x(m.ratio) < LEFT + 110 and 0 < plane.y(m.quality) + 8 - floor < LABEL for m in marks)
+        place, anchor = (right - 6, "end") if covered else (LEFT + 6, "start")
+        yield svg.text(place, floor + 15, text, "limit inside", anchor)
     if math.isfinite(plane.target):
         x = plane.x(plane.target)
-        yield _segment(x, TOP - 6, x, low, "target")
-        yield _text(x, TOP - 12, f"target {reading.target.text}", "limit", "end" if x > plane.width / 2 else "start")
+        yield svg.segment(x, TOP - 6, x, low, "target")
+        yield svg.text(x, TOP - 12, f"target {reading.target.text}", "limit", "end" if x > plane.width / 2 else "start")
 
 
 def _shape(kind: str, x: float, y: float) -> Markup:
@@ -203,35 +239,50 @@ def _marks(plane: Plane, marks: Sequence[Attempt], reading: Reading) -> Iterator
     yield Markup('<polyline points="{}" class="way"/>').format(path)
     order = ("reverted", "weakened", "original", "surpassed", "kept")
     taken: list[tuple[float, float]] = [(plane.x(mark.ratio), plane.y(mark.quality)) for mark in marks]
+    labels: list[tuple[float, float, float]] = []
     for mark in sorted(marks, key=lambda each: order.index(each.kind)):
         x, y = plane.x(mark.ratio), plane.y(mark.quality)
         shape = _shape(mark.kind, x, y)
         yield Markup('<g class="mark {}"><title>{}</title>{}</g>').format(mark.kind, mark.text, shape)
         if plane.off(mark.quality):
             # Numbers of its own, as its place tells only the ratio.
-            side, anchor = (-12, "end") if x > plane.width / 2 else (12, "start")
             text = f"{mark.index}: {units.quality(mark.quality, percent=reading.percent)}, off the chart"
-            yield _text(x + side, y - 4, text, "number", anchor)
-        elif mark.index and (spot := _free(x, y, taken)):
+            yield _aside(text, x, y - 4, plane.width, labels)
+        elif mark.index and (spot := _free(x, y, taken, beside=mark.error is not None)):
             taken.append(spot)
-            yield _text(spot[0], spot[1] + 4, str(mark.index), "number", "middle")
+            yield svg.text(spot[0], spot[1] + 4, str(mark.index), "number", "middle")
 
 
-def _free(x: float, y: float, taken: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
-    """Return the centre of a label beside a mark that covers no mark or label; None where it is too crowded."""
-    for dx, dy in ((0, -15), (13, 0), (0, 15), (-13, 0)):
+def _aside(text: str, x: float, y: float, width: int, labels: list[tuple[float, float, float]]) -> Markup:
+    """Return a text beside a mark, raised above those of `labels` (left, right, y) that it would cover."""
+    long, end = svg.length(text), x > width / 2
+    left = x - 12 - long if end else x + 12
+    while any(left < right and begin < left + long and abs(y - other) < LINE for begin, right, other in labels):
+        y -= LINE
+    labels.append((left, left + long, y))
+    return svg.text(x - 12 if end else x + 12, y, text, "number", "end" if end else "start")
+
+
+def _free(x: float, y: float, taken: Sequence[tuple[float, float]], *, beside: bool) -> tuple[float, float] | None:
+    """Return the centre of a label near a mark that covers no mark or label; None where it is too crowded.
+
+    `beside`: an upright line goes through the mark.
+    """
+    for dx, dy in ((13, 0), (-13, 0), (0, -15), (0, 15)) if beside else ((0, -15), (13, 0), (0, 15), (-13, 0)):
         if all(abs(x + dx - a) > 9 or abs(y + dy - b) > 10 for a, b in taken):  # noqa: PLR2004 - half a digit and a mark
             return x + dx, y + dy
     return None
 
 
-def _legend(plane: Plane, marks: Sequence[Attempt]) -> Iterator[Markup]:
-    """Name the shapes that occur, in one line below the axis, two where it is narrow."""
+def _legend(plane: Plane, marks: Sequence[Attempt]) -> tuple[list[Markup], float]:
+    """Name the shapes that occur, below the axis, in as many lines as it takes; return where they end, too."""
     x, y = float(LEFT), plane.height - BOTTOM + 60.0
+    parts: list[Markup] = []
     for kind in (kind for kind in _SHAPES if any(mark.kind == kind for mark in marks)):
-        length = 18 + LETTER * len(_WORDS[kind])
+        length = 18 + svg.length(_WORDS[kind])
         if x + length > plane.width:
             x, y = float(LEFT), y + 20
-        yield Markup('<g class="mark {}">{}</g>').format(kind, _shape(kind, x + MARK, y - 4))
-        yield _text(x + 18, y, _WORDS[kind], "name")
+        parts.append(Markup('<g class="mark {}">{}</g>').format(kind, _shape(kind, x + MARK, y - 4)))
+        parts.append(svg.text(x + 18, y, _WORDS[kind], "name"))
         x += length + 14
+    return parts, y

@@ -1,33 +1,37 @@
-"""One self-contained page: no network, no script, no font of its own; light, dark, paper and phone."""
+"""One self-contained page: no network, no font of its own; light, dark, paper and phone.
+
+All of it can be read without its script, which sorts tables, copies code and unfolds everything for paper.
+"""
 
 from __future__ import annotations
 
-import json
+import base64
+import hashlib
 import math
 import re
-import shlex
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from easycompress.core.request import Request
-from easycompress.report import units
-from easycompress.report.chart import NARROW, WIDE, attempts, chart
+from easycompress.report import bars, curves, latencies, layers, tree_drawing, trees, units
+from easycompress.report.chart import attempts, chart, floor_on_select
 from easycompress.report.reading import compared, goal_words, read, repeats_words
 from easycompress.report.sentence import LABELS, bound, factor
+from easycompress.report.snippets import load_snippet, run_snippet, unpack_line
+from easycompress.report.svg import NARROW, WIDE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from easycompress.core.outcome import Report
+    from easycompress.core.request import Request
     from easycompress.report.reading import Reading
 
-TEMPLATE = "report.html.jinja"
-
-PACKED = "model.ecz"
-
-IMAGE_DIMENSIONS = 3
-"""Dimensions of one sample that make it an image: channels, height, width."""
+TEMPLATE, STYLE, SCRIPT = "report.html.jinja", "report.css", "report.js"
 
 OBJECTIVE_WORDS = {"size": "Size", "latency": "Latency", "compute": "Compute", "energy": "Energy"}
 
@@ -42,6 +46,24 @@ class Headline:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """One drawing in both widths, below its heading."""
+
+    name: str
+    wide: Markup
+    narrow: Markup
+
+
+@dataclass(frozen=True)
+class DrawnTree(Drawn):
+    """A tree: `name` is its category. `shortened`: the drawing only counts some of its leaves."""
+
+    choice: str
+    root: trees.Node
+    shortened: bool
+
+
 def render(report: Report) -> str:
     """Return the whole page. Everything in it that a user wrote is escaped.
 
@@ -50,7 +72,6 @@ def render(report: Report) -> str:
     for each. Raises BadInput when the request's goal can't be parsed.
     """
     reading = read(report)
-    marks = attempts(report.steps, reading, report.baseline.quality)
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.filters.update(
@@ -61,94 +82,101 @@ def render(report: Report) -> str:
         objective=lambda value: units.amount(value, reading.objective),
         quality=lambda value: units.quality(value, percent=reading.percent),
         plain=plain,
+        dotted=dotted,
         ratio=units.ratio,
         points=lambda value: units.points(value, percent=reading.percent),
+        value=lambda value: "" if value is None or not math.isfinite(value) else repr(value),
     )
+    shown = _drawings(report, reading)
+    script = _own(SCRIPT)
     return environment.get_template(TEMPLATE).render(
         report=report,
         reading=reading,
+        style=_own(STYLE),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         goal=goal_words(reading),
         label=LABELS[report.verdict].capitalize(),
         sentence=report.summary.partition(": ")[2] or report.summary,
         headlines=_headlines(report, reading),
         model=_model_line(report.profile),
-        charts=[("wide", chart(marks, reading, WIDE)), ("narrow", chart(marks, reading, NARROW))],
-        attempted=len(marks) > 1,
         seeds=repeats_words(report, reading),
         rows=compared(report, reading),
         asked=_asked(reading.request),
         run=run_snippet(report),
         unpack=unpack_line(report),
-        load=load_snippet(reading.request),
+        load=load_snippet(reading.request, [artifact.path for artifact in report.artifacts]),
+        contents=_contents(report, shown),
+        **shown,
     )
 
 
-def run_snippet(report: Report) -> str:
-    """Return Python code that runs the result on one sample of zeros, in the folder that holds `model.onnx`."""
-    profile, request = report.profile, Request.model_validate(report.request)
-    if len(profile.get("inputs", ())) > 1:
-        return _several_inputs(report)
-    shape = tuple(profile["input_shape"])
-    dtype = str(profile.get("input_dtype", "float32")).removeprefix("torch.")
-    image = len(shape) == IMAGE_DIMENSIONS and dtype == "float32"
-    name = json.dumps(profile["input_name"]) if profile.get("input_name") else "session.get_inputs()[0].name"
-    scaled = ", scaled to 0..1" if request.mean and request.std else ""
-    what = f"your images{scaled}: batch, channels, height, width" if image else "your samples, batch first"
-    lines = [
-        "import numpy as np",
-        "import onnxruntime as ort",
-        "",
-        'session = ort.InferenceSession("model.onnx")',
-        f"x = np.zeros({(1, *shape)}, dtype=np.{dtype})  # {what}",
+def _own(name: str) -> Markup:
+    """Return a file of ours that goes into the page as it is."""
+    return Markup((Path(__file__).parent / name).read_text(encoding="utf-8"))  # noqa: S704 - nobody else writes it
+
+
+def _drawings(report: Report, reading: Reading) -> dict[str, Any]:
+    """Return what is drawn, by the names that the template has for it; empty where a report has no such data."""
+    marks = attempts(report.steps, reading, report.baseline.quality)
+    walks, changes = trees.walked(report.decisions), report.changes
+    trained = curves.trained(report.steps, reading, floor_on_select(marks, reading))
+    timed = latencies.pairs(report.baseline, report.final)
+    told = layers.table(changes.layers)
+    return {
+        "charts": [("wide", chart(marks, reading, WIDE)), ("narrow", chart(marks, reading, NARROW))],
+        "attempted": len(marks) > 1,
+        "doubted": any(mark.error is not None for mark in marks),
+        "trees": [_tree(walk) for walk in walks],
+        "unasked": trees.unasked(walks),
+        "layers": told,
+        "elsewhere": layers.elsewhere(changes.layers, report.baseline.size_bytes, report.final.size_bytes),
+        "gains": [_drawn(panel.name, partial(bars.draw, panel)) for panel in bars.panels(changes.course)],
+        "training": trained,
+        "folded": sum(not step.stays for step in trained),
+        "latencies": [_drawn(pair.label, partial(latencies.draw, pair)) for pair in timed],
+    }
+
+
+def _drawn(name: str, draw: Callable[[int], Markup]) -> Drawn:
+    return Drawn(name, draw(WIDE), draw(NARROW))
+
+
+def _tree(walk: trees.Walked) -> DrawnTree:
+    wide, narrow = (tree_drawing.draw(walk, width) for width in (WIDE, NARROW))
+    return DrawnTree(walk.category, wide, narrow, walk.choice, walk.root, tree_drawing.shortened(walk.root))
+
+
+def _contents(report: Report, shown: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return anchor and title of the page's sections, without those that have nothing to tell."""
+    sections = [
+        ("attempts", "Attempts", True),
+        ("decisions", "Decisions", True),
+        ("before-and-after", "Before and after", True),
+        ("layers", "Layers", shown["layers"]),
+        ("gains", "Gains", shown["gains"]),
+        ("training", "Training", shown["training"]),
+        ("latency", "Latency", shown["latencies"]),
+        ("seeds", "Seeds", report.repeats),
+        ("steps", "Steps", True),
+        ("notes", "Notes", report.plan.get("notes")),
+        ("use-it", "Use it", True),
+        ("files", "Files", True),
+        ("what-was-asked", "What was asked", True),
+        ("environment", "Environment", True),
     ]
-    if image and request.mean and request.std:
-        for key, values in (("mean", request.mean), ("std", request.std)):
-            lines.append(f"{key} = np.array({list(values)}, dtype=np.{dtype}).reshape(-1, 1, 1)")
-        lines.append("x = (x - mean) / std  # the file holds no normalisation")
-    outputs = profile["outputs"]
-    lines.append(f"y = session.run(None, {{{name}: x}})[0]  # {outputs} output{'' if outputs == 1 else 's'} a sample")
-    unpack = [f"# easycompress unpack {PACKED} -o model.onnx"] if _only_packed(report) else []
-    return "\n".join(unpack + lines)
-
-
-def _several_inputs(report: Report) -> str:
-    """Return the same for a model that takes several tensors."""
-    outputs = report.profile["outputs"]
-    lines = [f"# easycompress unpack {PACKED} -o model.onnx"] if _only_packed(report) else []
-    lines += ["import numpy as np", "import onnxruntime as ort", "", 'session = ort.InferenceSession("model.onnx")']
-    lines.append("inputs = {  # your samples, batch first")
-    for value in report.profile["inputs"]:
-        shape, dtype = (1, *value["shape"]), str(value["dtype"])
-        lines.append(f"    {json.dumps(value['name'])}: np.zeros({shape}, dtype=np.{dtype}),")
-    lines += ["}", f"y = session.run(None, inputs)[0]  # {outputs} output{'' if outputs == 1 else 's'} a sample"]
-    return "\n".join(lines)
-
-
-def load_snippet(request: Request) -> str:
-    """Return Python code that loads the result back into PyTorch."""
-    folder = json.dumps(f"{(request.out or '.').rstrip('/')}/")
-    return "\n".join(
-        [
-            "import easycompress as ec",
-            "",
-            "# make_model() returns the original module, as before compression; its weights don't matter",
-            f"model = ec.load({folder}, factory=make_model)",
-        ]
-    )
-
-
-def unpack_line(report: Report) -> str | None:
-    """Return the command that makes an ONNX file of the packed one, from where the run was started; None if none."""
-    if not any(artifact.path == PACKED for artifact in report.artifacts):
-        return None
-    path = f"{(Request.model_validate(report.request).out or '.').rstrip('/')}/{PACKED}"
-    return f"easycompress unpack {shlex.quote(path)} -o model.onnx"
+    return [(name, title) for name, title, there in sections if there]
 
 
 def typeset(text: str) -> str:
     """Return `text` as print wants it: arrows, and spaces that hold a number and its unit together."""
     text = re.sub(r"(?<=\d) (?=\d{3}(?!\d)|%|[KMGT]?B\b|m?s\b|[KMGT]?MACs\b|m?J\b)", "\u202f", text)
     return re.sub(r"(?<=\d)x\b", "\u00d7", text).replace(" -> ", " \u2192 ")
+
+
+def dotted(name: str) -> Markup:
+    """Return a dotted name that may break behind its dots."""
+    return Markup(".<wbr>").join(name.split("."))
 
 
 def plain(value: object) -> str:
@@ -206,8 +234,3 @@ def _asked(request: Request) -> dict[str, Any]:
     fields = type(request).model_fields
     values = {name: getattr(request, name) for name in fields}
     return {key: value for key, value in values.items() if key in always or value != fields[key].default}
-
-
-def _only_packed(report: Report) -> bool:
-    names = {artifact.path for artifact in report.artifacts}
-    return PACKED in names and "model.onnx" not in names

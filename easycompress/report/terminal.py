@@ -6,13 +6,17 @@ import sys
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.status import Status
 from rich.text import Text
 
 from easycompress.core.errors import printable
 from easycompress.report import units
+from easycompress.report.attempts import counted
+from easycompress.report.attempts import table as attempts_table
 from easycompress.report.columns import Column, table, wrapped
+from easycompress.report.live import Picture
 from easycompress.report.reading import compared, read, repeats_words
+from easycompress.report.region import Region
+from easycompress.report.sparkline import BARS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from easycompress.core.outcome import Report, Verdict
     from easycompress.core.plan import Plan
     from easycompress.core.profile import ModelProfile
+    from easycompress.core.progress import Event
     from easycompress.report.brief import Brief
 
 MOST_LAYERS = 12
@@ -30,11 +35,8 @@ MOST_LAYERS = 12
 HANG = 6
 """Cells from the left edge at which a labelled paragraph stands."""
 
-SPINNER = 3
-"""Cells that the spinner and the gap after it take of the live line."""
-
-REFRESH = 4
-"""Redraws of the live line a second: more would take time from the training that it tells of."""
+LETTERS = f"{BARS}±…"
+"""What the live lines are drawn with where the screen has it."""
 
 STYLES: dict[Verdict, str] = {
     "met": "bold green",
@@ -51,24 +53,38 @@ class Screen(Console):
         # A path or a "≤" that the screen's encoding lacks must not end a run of twenty minutes.
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="replace")
-        super().__init__(highlight=False, markup=False, emoji=False)
+        # Colours may be forced into a log (FORCE_COLOR); what moves the cursor would ruin it.
+        interactive = None if sys.stdout.isatty() else False
+        super().__init__(highlight=False, markup=False, emoji=False, force_interactive=interactive)
 
     def on_broken_pipe(self) -> None:
         """Go on in silence when the reader (`| head`) has left: the result is still to be written."""
         self.quiet = True
 
 
-class Terminal:
-    """A `Progress` on the screen, and the views of a plan, a result and a file.
+def lacks(console: Console, letters: str) -> bool:
+    """Tell whether a screen's encoding has no such letters."""
+    try:
+        letters.encode(console.encoding)
+    except (LookupError, UnicodeEncodeError):
+        return True
+    return False
 
-    Use it as a context manager: leaving it takes the live line away. With `quiet` no progress is shown, a plan is its
-    steps, and a result is its verdict line. With `--json` the caller hands `Silent` to the algorithms instead of this.
+
+class Terminal:
+    """A `Watcher` on the screen, and the views of a plan, a result and a file.
+
+    On a terminal the last lines are drawn anew while a run goes on; a file or a pipe gets plain lines. Use it as a
+    context manager: leaving it takes the live lines away. With `quiet` no progress is shown, a plan is its steps, and a
+    result is its verdict line.
     """
 
     def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
         self._console = console or Screen()
         self._quiet = quiet
-        self._status: Status | None = None
+        self._live = self._console.is_interactive and not self._console.is_dumb_terminal
+        self._picture = Picture(plain=lacks(self._console, LETTERS))
+        self._region: Region | None = None
         self._phase: str | None = None
 
     def __enter__(self) -> Terminal:  # noqa: PYI034 - Self needs Python 3.11, and this class has no subclass
@@ -80,13 +96,13 @@ class Terminal:
         self._still()
 
     def say(self, text: str) -> None:
-        """Print a finished fact, above the live line."""
+        """Print a finished fact, above the live lines."""
         if not self._quiet:
             self._phase = self._phase or ""
             self._print(Text(wrapped(text, self._width)))
 
     def now(self, text: str) -> None:
-        """Show what is being tried in the live line.
+        """Show what is being tried in the live lines.
 
         Where the screen is a file or a pipe, the first text of each phase is a line of its own: a phase is what stands
         before the first colon, so an attempt is told and each of its epochs is not. Before the first finished fact
@@ -95,20 +111,20 @@ class Terminal:
         if self._quiet:
             return
         text = " ".join(text.split())
-        if not self._console.is_terminal:
+        if not self._live:
             phase = text.partition(":")[0]
             if self._phase not in (None, phase):
                 self._phase = phase
                 self._print(Text(text))
             return
-        line = Text(text, style="dim")
-        # The spinner would wrap what is too long, and the lines below the first would stay behind.
-        line.truncate(self._console.width - SPINNER, overflow="ellipsis")
-        if self._status is None:
-            self._status = Status(line, console=self._console, spinner="line", refresh_per_second=REFRESH)
-            self._status.start()
-        else:
-            self._status.update(line)
+        self._picture.now(text)
+        if self._region is None:
+            self._region = Region(self._console, self._picture.lines)
+            self._region.start()
+
+    def event(self, event: Event) -> None:
+        """Take note of what happened: the live lines show it."""
+        self._picture.event(event)
 
     def plan_view(self, plan: Plan, profile: ModelProfile, brief: Brief) -> None:
         """Print goal and means, the model, every rule asked with its answer and evidence, the steps and the notes."""
@@ -138,6 +154,7 @@ class Terminal:
         """Print before and after, then the verdict in one sentence."""
         self._still()
         if not self._quiet:
+            self._attempts()
             self._head("Result")
             columns = (Column("", cut="end"), *[Column(head, right=True) for head in ("Before", "After", "Change")])
             rows = [(row.label, row.before, row.after, row.change) for row in compared(report, read(report))]
@@ -205,6 +222,16 @@ class Terminal:
             if decision.evidence:
                 self._item("", decision.evidence, style="dim")
 
+    def _attempts(self) -> None:
+        """Print the attempts that were watched: on a terminal the table that was live, else one line for several."""
+        done = self._picture.done
+        made = attempts_table(done, None, self._console.width - 1, plain=self._picture.plain) if self._live else None
+        if made is not None:
+            self._head("Attempts")
+            self._print(Text("\n".join([made.head, *[line for line, _ in made.lines]])))
+        elif len(done) > 1:
+            self._print(Text(counted(done)))
+
     def _head(self, text: str) -> None:
         self._print(Text.assemble("\n", (text, "bold")))
 
@@ -224,9 +251,9 @@ class Terminal:
         self._console.print(text, soft_wrap=True)
 
     def _still(self) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        if self._region is not None:
+            self._region.stop()
+            self._region = None
 
 
 def _layers(profile: ModelProfile, width: int | None) -> Text:

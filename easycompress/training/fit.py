@@ -11,6 +11,7 @@ import torch
 from easycompress.core.errors import BadInput
 from easycompress.core.inputs import answer, channels_last
 from easycompress.core.memory import is_exhausted
+from easycompress.core.progress import EpochDone, tell
 from easycompress.training.checkpoint import (
     load_tensors,
     optimizer_tensors,
@@ -18,6 +19,7 @@ from easycompress.training.checkpoint import (
     save_tensors,
     state_of,
 )
+from easycompress.training.curve import in_unit
 from easycompress.training.norms import has_norms
 from easycompress.training.schedule import History, Hooks, Schedule
 
@@ -127,11 +129,18 @@ class _Run:
             self.history.best, self.history.best_epoch = score, self.epoch
             self.best_state = state_of(self.model)
         self.epoch += 1
-        seen = "" if self.hooks.evaluate is None else f"{score:.2f} on select, "
-        self.hooks.progress.now(
-            f"{self.hooks.label}: epoch {self.epoch}/{self.schedule.epochs}, loss {loss:.4f}, {seen}{seconds:.1f} s"
-        )
+        self._tell(loss, in_unit(score, higher_is_better=self.hooks.higher_is_better), seconds)
         self.done = self.hooks.enough(score) or self.hooks.out_of_time(seconds)
+
+    def _tell(self, loss: float, quality: float | None, seconds: float) -> None:
+        """Tell of the epoch that is over, in words and as values."""
+        label, epoch, epochs = self.hooks.label, self.epoch, self.schedule.epochs
+        seen = "" if quality is None else f"{quality:.2f} on select, "
+        self.hooks.progress.now(f"{label}: epoch {epoch}/{epochs}, loss {loss:.4f}, {seen}{seconds:.1f} s")
+        done = EpochDone(
+            label=label, epoch=epoch, epochs=epochs, seconds=seconds, loss=loss, quality=quality, samples=self.samples
+        )
+        tell(self.hooks.progress, done)
 
     def _pass(self) -> float | None:
         """Train on all batches once; return the mean loss, or None where memory ran out."""

@@ -58,7 +58,8 @@ class Hooks:
     is the score of the weights as they come, if known: training that doesn't beat it leaves them. `enough(score)` ->
     stop early. `out_of_time(seconds)` -> True when another epoch of that many seconds must not begin. An epoch's mean
     loss above `bound` counts as no number: training has diverged. `after_step(rate)` may change the weights after each
-    step of the optimizer; `rate` is the learning rate it had. `troubles` takes note of what goes wrong.
+    step of the optimizer; `rate` is the learning rate it had. `higher_is_better` is the metric's own: scores are told
+    in its sign. `troubles` takes note of what goes wrong.
     """
 
     evaluate: Callable[[nn.Module], float] | None
@@ -70,4 +71,5 @@ class Hooks:
     after_step: Callable[[float], None] | None = None
     progress: Progress = field(default_factory=Silent)
     label: str = "training"
+    higher_is_better: bool = True
     troubles: Troubles = field(default_factory=Troubles)

@@ -273,7 +273,7 @@ def test_compress_tells_people_what_it_did(folder: Path, run: Run) -> None:
     assert lines[1].startswith("writing untrained candidates")
     assert "Result" in lines
     assert lines[-2].startswith("MET: ")
-    assert lines[-1] == "written to out"
+    assert lines[-1] == "written to out; out/report.html tells all of it"
 
 
 def test_a_log_says_what_is_tried_when_it_begins_and_not_epoch_by_epoch(folder: Path, run: Run) -> None:

@@ -28,6 +28,9 @@ SPEAKING = {"socket", "http", "urllib", "ftplib", "smtplib", "requests", "httpx"
             "huggingface_hub", "xmlrpc", "telnetlib", "ssl", "asyncio"}  # fmt: skip
 """Libraries that reach the network."""
 
+LISTENING = {("guard.py", "http"), ("guard.py", "urllib"), ("server.py", "socket")}
+"""What easycompress serve needs: to read cookies and addresses, and to listen."""
+
 RECIPE = "steps:\n- kind: weight-only\n  bits: 8\n  strength: null\n"
 
 
@@ -73,7 +76,15 @@ def test_no_module_imports_what_reaches_the_network() -> None:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         imported |= {(file, name.partition(".")[0]) for name in names}
-    assert {(file, name) for file, name in imported if name in {*SPEAKING, "datasets"}} == {("hub.py", "datasets")}
+    speaking = {(file, name) for file, name in imported if name in {*SPEAKING, "datasets"}}
+    assert speaking == {("hub.py", "datasets"), *LISTENING}
+
+
+def test_the_page_s_server_listens_and_never_calls_out() -> None:
+    calling = {"connect", "connect_ex", "create_connection", "HTTPConnection", "sendto", "open_connection"}
+    assert [
+        file for file, node in found() if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in calling
+    ] == []
 
 
 def test_what_could_download_is_told_not_to() -> None:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from typing import get_args
+from typing import Literal, get_args
 
 import nets
 import pytest
+import torch
 
 from easycompress.codes.codebook import Codebook
 from easycompress.lc.cstep import by_parameter, c_step
@@ -75,3 +76,24 @@ def test_the_probe_compares_what_becomes_small_enough() -> None:
     assert "entropy" in found
     assert all(loss > 0 for loss in found.values())
     assert losses(work, profile, 10.0, packed=True) == {}
+
+
+@pytest.mark.parametrize("bits", [1.0, 3.0])
+def test_priced_ranks_cost_no_more_and_lose_less_than_even_ones(bits: float) -> None:
+    model = nets.make(nets.Mlp)
+    with torch.no_grad():
+        model.get_parameter(weights_of(model)[-1]).mul_(5)  # what a layer is worth isn't told by its size
+
+    def made(ranks: Literal["even", "priced"]) -> tuple[float, float]:
+        names = weights_of(model)
+        weights = {name: model.get_parameter(name).detach() for name in names}
+        tasks = parse_tasks(model, tasks_for("low-rank", model, bits, ranks))
+        codes = by_parameter(tasks, c_step(tasks, weights, 1.0))
+        lost = sum(float(((weights[name] - code.dense()) ** 2).sum()) for name, code in codes.items())
+        return sum(storage_bits(code) for code in codes.values()), lost
+
+    count = sum(model.get_parameter(name).numel() for name in weights_of(model))
+    (_, even), (stored, priced) = made("even"), made("priced")
+    least = sum(16 * sum(model.get_parameter(name).shape) for name in weights_of(model))  # rank 1 of each
+    assert stored <= max(bits * count, least)
+    assert priced <= even

@@ -57,6 +57,14 @@ def test_the_median_is_of_what_is_left() -> None:
     assert summary.iqr == pytest.approx(44.5)
 
 
+def test_quantiles_are_of_all_runs_slow_ones_too() -> None:
+    summary = latency._summary([[float(n) for n in range(60)], [float(n) for n in range(60, 101)]], 1, 1)
+    assert summary.quantiles == tuple(float(n) for n in range(0, 101, 5))
+    slow = latency._summary([[1.0] * 99, [1000.0 / 3]], 1, 1).quantiles
+    assert slow[:-1] == (1.0,) * 20
+    assert slow[-1] == 333.333  # six digits
+
+
 def test_one_badly_placed_round_does_not_move_the_median() -> None:
     good, bad = [1.0] * 10, [2.0] * 1000
     assert latency._summary([good, good, bad], 1, 1).median == 1.0
@@ -81,6 +89,11 @@ def test_the_ratio_is_baseline_over_candidate(files: list[Path]) -> None:
     milliseconds, ratio = latency_ratio(files[0], files[1], nets.images(2), 1, 1)
     assert ratio > 3
     assert 0 < milliseconds < 100
+
+
+def test_a_quick_look_takes_fewer_rounds(files: list[Path]) -> None:
+    runs = {rounds: time_files(files[1:], nets.images(2), 1, 1, rounds)[0].runs for rounds in (1, 2)}
+    assert runs == {1: latency.BLOCKS * latency.BLOCK, 2: 2 * latency.BLOCKS * latency.BLOCK}
 
 
 def test_slow_models_stop_at_the_least_number_of_runs(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

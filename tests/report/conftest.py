@@ -5,7 +5,20 @@ from __future__ import annotations
 import pytest
 
 from easycompress.core.goal import Goal, parse_budget, parse_floor, parse_target
-from easycompress.core.outcome import Artifact, Drop, Energy, Latency, Measurement, Report, StepRecord
+from easycompress.core.outcome import (
+    Artifact,
+    Changes,
+    Course,
+    CurvePoint,
+    Drop,
+    Energy,
+    Latency,
+    LayerChange,
+    LayerState,
+    Measurement,
+    Report,
+    StepRecord,
+)
 from easycompress.core.plan import Decision
 from easycompress.core.profile import LayerProfile, ModelProfile
 from easycompress.core.request import Request
@@ -224,3 +237,90 @@ def report(profile: ModelProfile, decisions: tuple[Decision, ...], steps: tuple[
             Artifact(path="predictions.npz", bytes=81_320, sha256=SHA256),
         ),
     )
+
+
+LAYERS = (
+    # name, type, outputs before and after, rank after, bytes before and after, MACs before and after
+    ("conv1", "Conv2d", 20, 20, None, 2080, 560, 288_000, 288_000),
+    ("conv2", "Conv2d", 50, 24, None, 100_200, 12_900, 1_600_000, 768_000),
+    ("fc1", "Linear", 500, 500, 24, 1_602_000, 98_300, 400_000, 54_000),
+    ("fc2", "Linear", 10, None, None, 20_040, 0, 5_000, 0),
+)
+
+
+@pytest.fixture
+def full_report(report: Report) -> Report:
+    """The sample with everything that can be drawn: trees as they were walked, layers, course, curves, quantiles."""
+    layers = [
+        LayerChange(
+            name=name,
+            type=kind,
+            before=LayerState(
+                outputs=wide, rank=None, params=old // 4, macs=macs, bytes=old, bits=32.0, form="float32"
+            ),
+            after=None
+            if slim is None
+            else LayerState(outputs=slim, rank=rank, params=new, macs=fewer, bytes=new, bits=8.1, form="affine int8"),
+        )
+        for name, kind, wide, slim, rank, old, new, macs, fewer in LAYERS
+    ]
+    course = (
+        Course(action="original", size_bytes=1_725_832, latency=0.0581),
+        Course(action="structured-pruning", size_bytes=548_730, latency=0.0402),
+        Course(action="static-int8", size_bytes=167_552, latency=0.0322),
+    )
+    steps = [
+        each.model_copy(update={"after": each.after | {"error": 0.16}}) if index in (0, 3) else each
+        for index, each in enumerate(report.steps)
+    ]
+    steps[0] = steps[0].model_copy(update={"curve": lc_curve(6, 2)})
+    steps[1] = steps[1].model_copy(update={"curve": lc_curve(0, 3)})
+
+    def timed(entries: tuple[Latency, ...]) -> tuple[Latency, ...]:
+        return tuple(
+            each.model_copy(update={"quantiles": (*(each.median * (0.9 + 0.01 * i) for i in range(20)), 9.0)})
+            for each in entries
+        )
+
+    return report.model_copy(
+        update={
+            "steps": tuple(steps),
+            "decisions": WALKED,
+            "baseline": report.baseline.model_copy(update={"latency_ms": timed(report.baseline.latency_ms)}),
+            "final": report.final.model_copy(update={"latency_ms": timed(report.final.latency_ms)}),
+            "profile": report.profile
+            | {"changes": Changes(layers=tuple(layers), course=course).model_dump(mode="json")},
+        }
+    )
+
+
+def lc_curve(steps: int, epochs: int) -> tuple[CurvePoint, ...]:
+    """So many L steps, quality at every second, and so many epochs of fine-tuning."""
+    learned = [
+        CurvePoint(
+            part="L step",
+            epoch=index + 1,
+            loss=0.3 / (index + 1),
+            quality=98.0 + 0.1 * index if index % 2 == 0 else None,
+            distance=3.2 / 2**index,
+            mu=1e-3 * 2**index,
+        )
+        for index in range(steps)
+    ]
+    tuned = [
+        CurvePoint(part="fine-tuning", epoch=index + 1, loss=0.02 - 0.001 * index, quality=98.9 + 0.05 * index)
+        for index in range(epochs)
+    ]
+    return (*learned, *tuned)
+
+
+WALKED = tuple(
+    {"rule": rule, "question": "as it was asked", "answer": answer, "evidence": f"evidence of {rule}"}
+    for rule, answer in (
+        ("L1", "yes"), ("L2", "no"), ("L4", "yes"),
+        ("Q1", "no"), ("Q2", "cpu"), ("Q4", "yes"), ("Q5", "no"), ("Q6", "yes"), ("Q10", "neither"), ("Q8", "no"),
+        ("Q9", "yes"),
+        ("S1", "yes"), ("S2", "time or operations"), ("S4", "convolutional"), ("S5", "yes"),
+    )
+)  # fmt: skip
+"""Answers as three trees got them: in the second the rules Q6 and Q8, in the third S5 are asked in several places."""

@@ -27,6 +27,9 @@ MOMENTUM = 0.9
 
 TEMPERATURE, ALPHA = 2.0, 0.3
 
+PARTS = {"penalty": "with penalty", "finish": "fine-tuning"}
+"""What the pieces are called in the report; those between removals are `round 1`, `round 2`, ..."""
+
 FINISH_SEED = 10_000
 """Keeps the last training's order of samples apart from that of the rounds, whose seeds count up from the context's."""
 
@@ -95,11 +98,13 @@ class Masked:
             after_step=self._after_step if penalised else lambda _: self.clear(),
             progress=context.progress,
             label=f"unstructured pruning ({part})",
+            higher_is_better=context.task.metric.higher_is_better,
             troubles=context.troubles,
         )
         file = None if context.checkpoint is None else context.checkpoint(f"pruned-{part}")
         train = context.task.data.train
         self.history = fit(self.model, train, self._term, schedule, context.speed, hooks, file)
+        context.trained(PARTS.get(part, part.replace("-", " ")), self.history)
         done = len(self.history.epochs)
         whole = min(context.samples or len(train), len(train))
         self.passes += done * min(samples or whole, whole) / whole
