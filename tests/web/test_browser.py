@@ -287,6 +287,7 @@ def test_the_page_is_for_everybody(page: Any, pretending: str) -> None:
     assert "done" in page.get_by_role("status").inner_text()
     _audit(page)
     page.get_by_role("link", name="Runs").click()
+    page.get_by_role("heading", name="Runs").wait_for()
     page.get_by_role("img").wait_for()
     _audit(page)
     page.get_by_role("link", name="New run").click()
