@@ -54,7 +54,7 @@ def page(browser: Any) -> Iterator[Any]:
         viewport={"width": 1280, "height": 900}, accept_downloads=True, reduced_motion="reduce"
     )
     made = context.new_page()
-    made.set_default_timeout(20_000)
+    made.set_default_timeout(60_000)
     errors: list[str] = []
     foreign: list[str] = []
     made.on("pageerror", lambda error: errors.append(str(error)))
