@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import onnx
 from torch import nn
 
 from easycompress.artifact.large import copied
@@ -146,8 +147,24 @@ def _ratios(
     late = budget.kind == "time" and journal.elapsed() + seconds > budget.value * (1 + OVERRUN_SHARE) + OVERRUN_SECONDS
     if not paths or single is None or single > SLOWEST or late:
         return {}
-    times = time_files([prepared.baseline, final, *paths], prepared.task.example, 1, prepared.threads, ROUNDS)
-    return {path: time.median / times[0].median for path, time in zip(paths, times[2:], strict=True)}
+    shapes = {path: _shape(path) for path in (prepared.baseline, *paths)}
+    timed = list({shapes[path]: path for path in (*paths, prepared.baseline)}.values())  # of equals the last
+    files = [prepared.baseline, final, *(path for path in timed if path != prepared.baseline)]
+    times = time_files(files, prepared.task.example, 1, prepared.threads, ROUNDS)
+    ratios = {shapes[path]: time.median / times[0].median for path, time in zip(files[2:], times[2:], strict=True)}
+    return {path: ratios.get(shapes[path], 1.0) for path in paths}
+
+
+def _shape(path: Path) -> bytes:
+    """Return what the time of a file depends on: its graph with the weights' shapes, but not their values.
+
+    Training moves values alone, and would seem to cost or save time by the noise of two measurements.
+    """
+    graph = onnx.load(str(path), load_external_data=False).graph
+    for tensor in graph.initializer:
+        del tensor.external_data[:]
+        tensor.raw_data = b""
+    return bytes(graph.SerializeToString(deterministic=True))
 
 
 @dataclass

@@ -480,6 +480,7 @@ def test_the_course_is_of_written_files(eightfold: Run, packed: Run) -> None:
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[1] == sizes[2] > 3 * sizes[3], "distillation changes no byte, int8 divides by nearly four"
     assert all(step["latency"] > 0 for step in course)
+    assert course[1]["latency"] == course[2]["latency"], "distillation changes no operator, so no time"
     assert course[0]["latency"] == eightfold.report["baseline"]["latency_ms"][0]["median"]
     assert course[-1]["latency"] == eightfold.report["final"]["latency_ms"][0]["median"]
     short = packed.report["profile"]["changes"]["course"]
