@@ -90,7 +90,7 @@ def compress(
     resume: flag.Resume = False, quiet: flag.Quiet = False, json_: flag.Json = False,
 ) -> int:  # fmt: skip
     """Compress MODEL to a target within a floor; exit 0 met, 1 not met, 2 bad input, 3 can't, 4 undecided."""
-    flags = _flags(locals())
+    flags = flag.given_of(locals())
     from easycompress.api import compress as run
     from easycompress.report.terminal import Terminal
 
@@ -118,7 +118,7 @@ def plan(
     force: flag.Force = None, recipe: flag.Recipe = None, quiet: flag.Quiet = False, json_: flag.Json = False,
 ) -> int:  # fmt: skip
     """Show the heuristics, every rule asked, and the plan; train nothing, write nothing."""
-    flags = _flags(locals())
+    flags = flag.given_of(locals())
     from easycompress.api import plan as make
     from easycompress.report.terminal import Terminal
 
@@ -206,16 +206,6 @@ def _brief(model: str, flags: dict[str, Any], prepared: Prepared, epochs: float)
         samples=samples,
         notes=(data.note, *prepared.task.notes),
     )
-
-
-def _flags(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the flags given on the line, under the names of the Python keywords."""
-    skipped = {"model", "resume", "quiet", "json_"}
-    flags = {k.rstrip("_"): v for k, v in values.items() if k not in skipped and v is not None}
-    for name in ("mean", "std"):
-        if name in flags:
-            flags[name] = flag.numbers(f"--{name}", flags[name])
-    return flags
 
 
 def _fail(text: str, code: int) -> int:

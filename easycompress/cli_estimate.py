@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 from easycompress import cli_flags as flag  # noqa: TC001 - typer reads annotations at run time
-from easycompress.cli_flags import Text, numbers, option
+from easycompress.cli_flags import Text, given_of, option
 
 if TYPE_CHECKING:
     from easycompress.estimation.outcome import Estimates
@@ -26,17 +26,12 @@ def estimate(
     quiet: flag.Quiet = False, json_: flag.Json = False,  # noqa: FBT002 - flags are booleans
 ) -> int:  # fmt: skip
     """Predict what a target would cost in quality, and what a floor can buy; trains for seconds, writes nothing."""
-    given = dict(locals())
+    given = given_of(locals())
     from easycompress.estimation.run import estimate as run  # noqa: PLC0415 - imports torch
     from easycompress.report.terminal import Terminal  # noqa: PLC0415 - imports rich
 
-    skipped = {"model", "quiet", "json_"}
-    flags = {name.rstrip("_"): value for name, value in given.items() if name not in skipped and value is not None}
-    for name in ("mean", "std"):
-        if name in flags:
-            flags[name] = numbers(f"--{name}", flags[name])
     with Terminal(quiet=quiet or json_) as terminal:
-        found = run(model, progress=terminal, **flags)
+        found = run(model, progress=terminal, **given)
     if json_:
         sys.stdout.write(json.dumps(found.to_json(), indent=2) + "\n")
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from easycompress import cli_flags as flag  # noqa: TC001 - typer reads annotations at run time
-from easycompress.cli_flags import Number, Text, numbers, option
+from easycompress.cli_flags import Number, Text, given_of, option
 
 if TYPE_CHECKING:
     from easycompress.exploration.run import Exploration
@@ -39,17 +39,12 @@ def explore(
     quiet: flag.Quiet = False, json_: flag.Json = False,  # noqa: FBT002 - as above
 ) -> int:  # fmt: skip
     """Draw what compression costs: quality against size over techniques, all trained alike; resumes by itself."""
-    given = dict(locals())
+    given = given_of(locals())
     from easycompress.exploration.run import explore as run  # noqa: PLC0415 - imports torch
     from easycompress.report.terminal import Terminal  # noqa: PLC0415 - imports rich
 
-    skipped = {"model", "quiet", "json_"}
-    flags = {name.rstrip("_"): value for name, value in given.items() if name not in skipped and value is not None}
-    for name in ("mean", "std"):
-        if name in flags:
-            flags[name] = numbers(f"--{name}", flags[name])
     with Terminal(quiet=quiet or json_) as terminal:
-        found = run(model, progress=terminal, **flags)
+        found = run(model, progress=terminal, **given)
     if json_:
         sys.stdout.write((found.out / "curves.json").read_text(encoding="utf-8"))
     else:

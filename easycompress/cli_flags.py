@@ -75,3 +75,13 @@ def numbers(flag: str, text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise BadInput(f"{flag} {text}: not numbers; write one a channel, such as 0.49,0.48,0.45") from None
+
+
+def given_of(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the flags given on the line, of a command's local variables, under the names of the Python keywords."""
+    skipped = {"model", "resume", "quiet", "json_"}
+    flags = {name.rstrip("_"): value for name, value in values.items() if name not in skipped and value is not None}
+    for name in ("mean", "std"):
+        if name in flags:
+            flags[name] = numbers(f"--{name}", flags[name])
+    return flags
