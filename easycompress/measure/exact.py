@@ -14,8 +14,7 @@ import math
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy.special import gammaln
-from scipy.stats import beta, binom
+from scipy.special import bdtr, bdtrik, betaincinv, gammaln
 
 Numbers: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -41,12 +40,12 @@ def exact_p_value(worse: int, better: int, n: int, allowed: float) -> float:
     """
     if abs(allowed) >= 1:
         return 1.0 if allowed < 0 else 0.0
-    low = float(beta.ppf(LEFT_OUT / 2, better, n - better + 1)) if better else 0.0
-    high = float(beta.ppf(1 - LEFT_OUT / 2, better + 1, n - better)) if better < n else 1.0
+    low = float(betaincinv(better, n - better + 1, LEFT_OUT / 2)) if better else 0.0
+    high = float(betaincinv(better + 1, n - better, 1 - LEFT_OUT / 2)) if better < n else 1.0
     high = min(max(high, -allowed), (1 - allowed) / 2)  # all three chances stay at least 0
     rates = np.linspace(min(max(low, -allowed), high), high, RATES)
-    most_worse = int(binom.ppf(1 - NEGLIGIBLE / 2, n, allowed + high)) + 1
-    most_better = int(binom.ppf(1 - NEGLIGIBLE / 2, n, high)) + 1
+    most_worse = _most(n, allowed + high) + 1
+    most_better = _most(n, high) + 1
     counts_worse, counts_better = np.meshgrid(np.arange(most_worse + 1), np.arange(most_better + 1), indexing="ij")
     counts_same = n - counts_worse - counts_better
     possible = counts_same >= 0
@@ -65,6 +64,13 @@ def exact_p_value(worse: int, better: int, n: int, allowed: float) -> float:
             )
         most = max(most, float(np.exp(logarithms).sum()))
     return min(1.0, most + LEFT_OUT + NEGLIGIBLE)
+
+
+def _most(n: int, rate: float) -> int:
+    """Return the count of `n` trials that is surpassed with a probability of at most NEGLIGIBLE / 2."""
+    likely = 1 - NEGLIGIBLE / 2
+    count = math.ceil(bdtrik(likely, n, rate)) if 0 < rate < 1 else round(n * rate)
+    return count - 1 if count and bdtr(count - 1, n, rate) >= likely else count
 
 
 def _score(worse: Numbers, better: Numbers, n: int, drop: float) -> Numbers:

@@ -12,7 +12,7 @@ import math
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from easycompress.core.errors import BadInput
 
@@ -90,7 +90,7 @@ def upper_of(
     """
     level = confidence + SHORTFALL * min(1.0, FEW_CHANGED / changed) * (1 - confidence) / (1 - CONFIDENCE)
     error = float(parts.std()) / math.sqrt(len(parts))
-    quantile = float(student.ppf(level, max(1, changed - 1)))
+    quantile = float(stdtrit(max(1, changed - 1), level))
     skewness = float((((parts - parts.mean()) / (parts.std() or 1.0)) ** 3).mean())
     skewed = estimate + error * (quantile + skewness * (2 * quantile**2 + 1) / (6 * math.sqrt(count)))
     return max(float(np.quantile(drops, level)), estimate + error * quantile, skewed)
