@@ -29,14 +29,9 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).parent / "results" / "estimate.json"
 
-SENTENCES = {"columns": "text,label"}
-
 
 def place(row: Row, options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """Return a row's model and all its flags."""
-    if row.model == "minilm":
-        data = str(options.data.resolve() / "sst2")
-        return options.zoo.resolve() / "minilm_sst2", {"data": data, **SENTENCES, **row.flags}
     path, flags = locate(row.model, options)
     return path, flags | row.flags
 

@@ -34,7 +34,7 @@ from easycompress.measure.profile import profile
 from easycompress.measure.runtime import scores_of
 from easycompress.measure.statistics import paired_drop
 from easycompress.technique import Context
-from easycompress.training.speed import tune
+from easycompress.training.speed import Speed, tune
 from easycompress.training.terms import Distil, Labels, make_teacher
 
 if TYPE_CHECKING:
@@ -136,9 +136,28 @@ ROWS = (
 def carry_out(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Train one row and return its numbers. A killed one goes on where it was: its checkpoints are in `folder`."""
     task = load_task(row.model, options)
-    model = copy.deepcopy(task.model)
+    model, codes, found = train(row, task, folder)
+    return found | weigh(task, model, codes, stem_of(row.name, folder))
+
+
+def stem_of(name: str, folder: Path) -> Path:
+    """Return what the names of a row's files begin with."""
+    return folder / name.replace(" ", "-").replace("/", "-")
+
+
+def train(
+    row: Row, task: Task, folder: Path, model: nn.Module | None = None
+) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
+    """Return the compressed model of a row, its codes, and the seconds, epochs and losses of training.
+
+    `model` is compressed in place; None: a copy of the task's own. The seconds are those of an undisturbed run: a
+    resumed one counts what went before.
+    """
+    model = copy.deepcopy(task.model) if model is None else model
     names = weights_of(model)
-    speed = tune(model, task.data.train, row.recipe.batch)
+    speed = Speed(threads=1, channels_last=False, bfloat16=False, step_seconds=0.0)
+    if row.recipe.total_epochs:
+        speed = tune(model, task.data.train, row.recipe.batch)
     begin = time.perf_counter()
     hard = Labels(task.loss)
     with speed.applied():
@@ -149,14 +168,20 @@ def carry_out(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, 
         task.data.train, term, speed, lambda net: accuracy(net, task.data.select),
         make_augment(row.augment, Path()) if row.augment != "none" else None,
     )  # fmt: skip
-    stem = folder / row.name.replace(" ", "-")
+    stem = stem_of(row.name, folder)
     made = run(model, row.tasks(names), row.recipe, means, lambda part: stem.with_name(f"{stem.name}.{part}"))
     codes = dict(made.codes)
     if row.biases == "8-bit":
         codes |= coded_biases(model)
-    seconds = time.perf_counter() - begin
-    return {"seconds": round(seconds, 1), "epochs": made.epochs, "loss": [r["loss"] for r in made.rows],
-            "relative": [r["relative"] for r in made.rows]} | weigh(task, model, codes, stem)  # fmt: skip
+    learned = sum(r["l_seconds"] + r["c_seconds"] for r in made.rows)
+    tuned = sum(epoch["seconds"] for epoch in made.tuning.epochs)
+    seconds = max(time.perf_counter() - begin, learned + tuned)
+    share = row.recipe.samples / len(task.data.train) if row.recipe.samples else 1
+    return model, codes, {
+        "seconds": round(seconds, 1), "loss": [r["loss"] for r in made.rows],
+        "epochs": len(made.rows) * row.recipe.epochs * share + len(made.tuning.epochs),
+        "relative": [r["relative"] for r in made.rows],
+    }  # fmt: skip
 
 
 def carry_out_untrained(row: Untrained, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -166,6 +191,7 @@ def carry_out_untrained(row: Untrained, options: argparse.Namespace, folder: Pat
     strength = math.log2(MOST_BITS / row.bits) / DECADES
     action = EntropyQuantization.model_validate({"strength": strength, "method": row.method, "biases": "8-bit"})
     graph = export(task.model, task.example)
+    assert isinstance(task.example, torch.Tensor)
     facts = profile(task.model, graph, tuple(task.example.shape[1:]), 10)
     applied = EntropyQuantizer().apply(copy.deepcopy(task.model), action, Context(task, facts, 0, Silent()))
     stem = folder / row.name.replace(" ", "-")
@@ -180,6 +206,7 @@ def weigh(task: Task, model: nn.Module, codes: dict[str, Any], stem: Path) -> di
     plain.write_bytes(slim(graph).SerializeToString())
     path = stem.with_name(f"{stem.name}.onnx")
     packed = write_model(model, task.example, path, codes=codes, packed=True)
+    assert isinstance(task.example, torch.Tensor)
     facts = profile(task.model, graph, tuple(task.example.shape[1:]), 10)
     paper = ratios(model, codes, {layer.name: layer.macs for layer in facts.layers})
     found: dict[str, Any] = {}

@@ -10,8 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import (
+    cluster_page,
+    comparative_study_page,
+    easycompress_thesis_page,
+    lc_papers_page,
+    rivals_page,
+    scaling_page,
+    search_page,
+)
 from benchmarks import results_tables as tables
-from benchmarks import rivals_page
 from benchmarks.markdown import NOT_RUN
 
 if TYPE_CHECKING:
@@ -46,15 +54,51 @@ def rivals(held: dict[str, Any]) -> str:
     return "\n".join(rivals_page.lines(held)).strip()
 
 
+def comparative_study(held: dict[str, Any]) -> str:
+    """Return the comparative study's tables."""
+    return "\n".join(comparative_study_page.lines(held))
+
+
+def easycompress_thesis(held: dict[str, Any]) -> str:
+    """Return the thesis's matrix."""
+    return "\n".join(easycompress_thesis_page.lines(held))
+
+
+def lc_papers(held: dict[str, Any]) -> str:
+    """Return the LC papers' tables."""
+    return "\n".join(lc_papers_page.lines(held))
+
+
+def search(held: dict[str, Any]) -> str:
+    """Return the plan's own settings against searched ones."""
+    return "\n".join(search_page.lines(held))
+
+
+def cluster(held: dict[str, Any]) -> str:
+    """Return what arrived from a Ray cluster that lost a node."""
+    return "\n".join(cluster_page.lines(held))
+
+
+def scaling(held: dict[str, Any]) -> str:
+    """Return time and memory against size."""
+    return "\n".join(scaling_page.lines(held))
+
+
 SECTIONS = (
     Section("Goals: whole runs", "goals", tables.goals, TRAINED),
     Section("Rivals", "rivals", rivals, TRAINED),
     Section("Learning-compression", "lc", tables.lc, TRAINED),
+    Section("The LC papers' experiments", "lc_papers", lc_papers, TRAINED),
+    Section("The thesis's matrix", "easycompress_thesis", easycompress_thesis, TRAINED),
+    Section("The comparative study's tables", "comparative_study", comparative_study, TRAINED),
     Section("99 % of the weights removed", "unstructured", tables.unstructured, TRAINED),
     Section("Quantization-aware training", "qat", tables.qat, TRAINED),
     Section("Distillation", "distillation", tables.distillation, TRAINED),
     Section("The cost of the training loop", "overhead", tables.overhead, TRAINED),
     Section("Size of the model", "scale", tables.scale),
+    Section("Search for settings", "search", search, TRAINED),
+    Section("Time and memory as models and data grow", "scaling", scaling),
+    Section("A cluster that loses a machine", "cluster", cluster, f"{TRAINED} --quick"),
     Section("Models that can be compressed", "coverage", tables.coverage),
     Section("Techniques and architectures", "architectures", tables.architectures),
     Section("Unusual numbers", "numerics", tables.numerics),

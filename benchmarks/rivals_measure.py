@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,13 +18,10 @@ from easycompress.core.inputs import bundled
 from easycompress.measure.latency import time_files
 from easycompress.measure.statistics import tango_upper
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 THREADS = (1, 2)
 
-ROUNDS = 3
-"""Fresh pairs of sessions a latency; each has at least five alternating blocks of twenty runs a file."""
+ROUNDS = {"lenet5": 3, "resnet20": 3, "minilm": 2}
+"""Fresh sessions a latency; each has at least five alternating blocks of twenty runs a file."""
 
 
 def answers(path: Path, inputs: dict[str, np.ndarray[Any, Any]], batch: int = 250) -> np.ndarray[Any, Any]:
@@ -58,14 +57,27 @@ def stripped(path: Path) -> int:
     return len(slim(onnx.load(path)).SerializeToString())
 
 
-def latency(model: str, folder: Path, path: Path) -> dict[str, Any]:
-    """Return milliseconds [float, new] by threads and batch size, from alternating blocks, and the machine's load."""
+def latency(model: str, folder: Path, paths: list[Path]) -> list[dict[str, Any]]:
+    """Return of each file its milliseconds [float, file] by threads and batch size, all in the same alternating blocks.
+
+    `others` is how many cores the machine's other processes kept busy meanwhile.
+    """
     inputs, _ = test_split(folder)
     tensors = {name: torch.from_numpy(values[:64]) for name, values in inputs.items()}
     example = bundled(tensors) if len(tensors) > 1 else next(iter(tensors.values()))
-    found: dict[str, Any] = {"load": round(os.getloadavg()[0], 2), "ms": {}}
+    ms: list[dict[str, list[float]]] = [{} for _ in paths]
+    begin, foreign = time.monotonic(), _foreign_seconds()
     for threads in THREADS:
         for batch in BATCHES[model]:
-            before, after = time_files([folder / "plain.onnx", path], example, batch, threads, ROUNDS)
-            found["ms"][f"{threads} threads, batch {batch}"] = [round(time.median, 4) for time in (before, after)]
-    return found
+            plain, *times = time_files([folder / "plain.onnx", *paths], example, batch, threads, ROUNDS[model])
+            for found, measured in zip(ms, times, strict=True):
+                found[f"{threads} threads, batch {batch}"] = [round(t.median, 4) for t in (plain, measured)]
+    others = round((_foreign_seconds() - foreign) / (time.monotonic() - begin), 2)
+    return [{"others": others, "seconds": round(time.monotonic() - begin, 1), "ms": found} for found in ms]
+
+
+def _foreign_seconds() -> float:
+    """Return the processor seconds of all processes but this one since the machine began, by Linux's count."""
+    user, nice, system = map(int, Path("/proc/stat").read_text(encoding="utf-8").split()[1:4])
+    own = os.times()
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK") - own.user - own.system

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.markdown import NOT_RUN, count, table
-from benchmarks.rivals_field import ALLOWED, BUSY, EVERY, OURS, REASONS, RIVALS, Ours, Rival, key
+from benchmarks.rivals_field import ALLOWED, BUSY, EVERY, OURS, REASONS, RIVALS, USELESS, Ours, Rival, key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 Held = dict[str, dict[str, Any]]
 
@@ -20,10 +20,10 @@ LEVEL = 1.02
 
 INTRODUCTION = """Each rival gets the same trained file, at most 512 training samples to calibrate with, the validation
 split to tune on, and a process of its own; what it writes is judged on the 10 000 (MiniLM: 1 821) test samples, paired
-with the float file, and timed against that file in alternating blocks by stock ONNX Runtime. Bytes are the written
-file's; *bare* is without node names and exporters' remarks, which ours never has. *Lines* are the script that its user
-writes, without blank lines and comments; ours is one command. Drops are in points, in brackets the most that they are
-with 95 % confidence; seconds include starting Python."""
+with the float file, and timed by stock ONNX Runtime, all files of a model in the same alternating blocks. Bytes are the
+written file's; *bare* is without node names and exporters' remarks, which ours never has. *Lines* are the script that
+its user writes, without blank lines and comments; ours is one command. Drops are in points, in brackets the most that
+they are with 95 % confidence; seconds include starting Python."""
 
 
 def lines(held: Held) -> list[str]:
@@ -68,7 +68,7 @@ def against(held: Held, objective: str) -> str:
         if theirs is None:
             rows.append([model, who.name, NOT_RUN])
         elif theirs["status"] == "ok" and (objective != "latency" or theirs["file"].endswith(".onnx")):
-            rows.append([model, who.name, *_beside(held, model, theirs, objective)])
+            rows.append([model, who.name, *_beside(held, model, who.name, objective)])
     if objective == "latency":
         head = ["model", "rival", "its drop", "times faster than float", "ours: drop", "times faster", "ours is"]
     else:
@@ -76,10 +76,13 @@ def against(held: Held, objective: str) -> str:
     return table(head, rows)
 
 
-def _beside(held: Held, model: str, theirs: dict[str, Any], objective: str) -> list[str]:
+def _beside(held: Held, model: str, rival: str, objective: str) -> list[str]:
     """Return the cells of theirs and of ours, and who is ahead."""
+    theirs, behind = held[f"{model} | {rival}"], REASONS.get((model, rival, objective))
     value: Callable[[dict[str, Any]], str] = _faster if objective == "latency" else lambda row: count(row["bytes"])
     cells = [_drop(theirs), value(theirs)]
+    if theirs["drop"] > USELESS:
+        return [*cells, "", "", f"not compared: its file loses more than {USELESS:g} points"]
     runs = [who for who in OURS if who.objective == objective and model in who.models and not who.asks_too_much]
     known = [held[name] for who in runs if (name := f"{model} | {key(who)}") in held]
     known = [row for row in known if row["status"] == "ok"]
@@ -90,24 +93,24 @@ def _beside(held: Held, model: str, theirs: dict[str, Any], objective: str) -> l
         nearest = min(known, key=lambda row: float(row["drop"]))
         more = nearest["drop"] - theirs["drop"] - ALLOWED
         said = f"no match: its drop is {more:.2f} more than the {ALLOWED} allowed"
-        return [*cells, _drop(nearest), value(nearest), _reasoned(said, model, objective, nearest)]
+        return [*cells, _drop(nearest), value(nearest), _reasoned(said, behind, nearest)]
     if objective != "latency":
         best = min(fit, key=lambda row: int(row["bytes"]))
         ratio = theirs["bytes"] / best["bytes"]
         said = f"**{ratio:.2f}x smaller**" if ratio > 1 else f"{1 / ratio:.2f}x larger"
-        return [*cells, _drop(best), value(best), said if ratio > 1 else _reasoned(said, model, objective, best)]
+        return [*cells, _drop(best), value(best), said if ratio > 1 else _reasoned(said, behind, best)]
     if "latency" not in theirs or not any("latency" in row for row in fit):
         return [*cells, _drop(fit[0]), value(fit[0]), NOT_RUN]
     best = min((row for row in fit if "latency" in row), key=lambda row: _share(row, 0))
     said = _who_is_faster(theirs, best)
-    behind = "slower" in said
-    return [*cells, _drop(best), value(best), _reasoned(said, model, objective, best) if behind else said]
+    not_ahead = "slower" in said or "level" in said
+    return [*cells, _drop(best), value(best), _reasoned(said, behind, best) if not_ahead else said]
 
 
-def _reasoned(said: str, model: str, objective: str, row: dict[str, Any]) -> str:
-    """Return the distance with its reason: a known one, else what our run did."""
+def _reasoned(said: str, reason: str | None, row: dict[str, Any]) -> str:
+    """Return the distance with what our run did, and the reason where it has been looked into."""
     did = f"ours: {' + '.join(row['kept']) or 'nothing kept'}, {row['epochs']} epochs, verdict {row['verdict']}"
-    return f"{said} ({REASONS.get((model, objective), did)})"
+    return f"{said} ({did}{f'; {reason}' if reason else ''})"
 
 
 def _who_is_faster(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
@@ -129,7 +132,7 @@ def _share(row: dict[str, Any], place: int) -> float:
 def _faster(row: dict[str, Any]) -> str:
     if "latency" not in row:
         return NOT_RUN
-    mark = "†" if row["latency"]["load"] > BUSY else ""
+    mark = "†" if busy(row["latency"]) else ""
     return ", ".join(f"{1 / _share(row, i):.2f}x ({_short(n)})" for i, n in enumerate(row["latency"]["ms"])) + mark
 
 
@@ -142,7 +145,8 @@ def _short(name: str) -> str:
 def asked_too_much(held: Held) -> str:
     """Return what each does when its floor can't be met, and which rivals take none."""
     rows = []
-    asked: Iterable[Rival | Ours] = [who for who in (*RIVALS, *OURS) if who.asks_too_much]
+    every: list[Rival | Ours] = [*RIVALS, *OURS]
+    asked = [who for who in every if who.asks_too_much]
     for who in asked:
         for model in who.models:
             row = held.get(f"{model} | {key(who)}")
@@ -181,10 +185,16 @@ def _versions(held: Held) -> str:
 
 
 def _load_note(held: Held) -> str:
-    loads = [row["latency"]["load"] for row in held.values() if "latency" in row]
-    if not loads or max(loads) <= BUSY:
+    times = [row["latency"] for row in held.values() if "latency" in row]
+    if not any(map(busy, times)):
         return "Written as batch/threads."
+    cores = max(time["others"] for time in times)
     return (
-        f"Written as batch/threads. † timed on a busy machine (load average up to {max(loads):.1f}): to be run again "
-        "on a quiet one, by `--again latency`."
+        f"Written as batch/threads. † timed while other processes kept up to {cores:.1f} cores busy: to be run again "
+        "on a quiet machine, by `--again latency`."
     )
+
+
+def busy(latency: dict[str, Any]) -> bool:
+    """Return whether a latency was measured beside other work, so that it doesn't speak."""
+    return float(latency["others"]) > BUSY

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -11,13 +10,14 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import easycompress
 from benchmarks.rivals_field import AUGMENT, SCRIPTS, Ours, Rival
-from benchmarks.rivals_measure import answers, latency, paired, stripped
+from benchmarks.rivals_measure import answers, paired, stripped
 from benchmarks.rivals_tasks import test_split
 from benchmarks.zoo import locate
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LIMIT = 3600.0
-"""Seconds that a rival may take."""
+"""Seconds that a process may take unless said."""
 
 VERSION = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
 
@@ -41,12 +41,12 @@ class Settings:
     out: Path
     budget: str
     pythons: dict[str, str]
-    times: bool = True
-    """Measure latency too."""
     anew: bool = False
     """Forget what an earlier run of ours left in its folder."""
     limit: float = LIMIT
     """Seconds that a process may take."""
+    known: dict[str, Any] = field(default_factory=dict)
+    """The rows so far."""
 
 
 def folder_of(name: str, out: Path) -> Path:
@@ -83,10 +83,24 @@ def run_rival(rival: Rival, settings: Settings) -> dict[str, Any]:
     folder = emptied(folder_of(settings.name, settings.out))
     script = SCRIPTS / rival.script
     command = [python, str(script.resolve()), *rival.arguments]
+    first = before(rival, settings) if rival.after else None
+    if first is not None:
+        if first.get("status") != "ok":
+            return {"status": "absent", "reason": f"it begins with the file of {rival.after}, which isn't there"}
+        command.append(str(folder_of(f"{settings.model} | {rival.after}", settings.out).resolve() / "model.onnx"))
     ended = timed(command, folder, settings)
     row = {"package": rival.package, "version": asked.stdout.strip(), "lines": code_lines(script), **ended}
     row |= {"script": rival.script, "arguments": list(rival.arguments), "floor": rival.floor}
-    return row | judged(folder, settings, python, transport=rival.transport)
+    if first is not None:
+        row |= {"lines": row["lines"] + first["lines"], "seconds": round(row["seconds"] + first["seconds"], 1)}
+    row |= judged(folder, settings, python, transport=rival.transport)
+    return row | ({"reason": f"stopped after {settings.limit:.0f} s, no file"} if ended["exit"] is None else {})
+
+
+def before(rival: Rival, settings: Settings) -> dict[str, Any]:
+    """Return the row that a rival begins with, empty if it isn't known."""
+    row: dict[str, Any] = settings.known.get(f"{settings.model} | {rival.after}", {})
+    return row
 
 
 def run_ours(ours: Ours, settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
@@ -101,7 +115,7 @@ def run_ours(ours: Ours, settings: Settings, options: argparse.Namespace) -> dic
     command = [sys.executable, "-m", "easycompress", "compress", *inputs(settings, options), *flags]
     command += ["-o", str(result), *(["--resume"] if result.exists() else [])]
     ended = timed(command, folder, settings)
-    row = {"package": "easycompress", "version": importlib.metadata.version("easycompress"), "lines": 1, **ended}
+    row = {"package": "easycompress", "version": easycompress.__version__, "lines": 1, **ended}
     row |= {"objective": ours.objective, "flags": flags, "floor": ours.floor}
     if not (result / "report.json").exists():
         return row | {"status": "failed", "reason": row["said"][-1] if row["said"] else "no word"}
@@ -171,8 +185,6 @@ def judged(folder: Path, settings: Settings, python: str, *, transport: bool) ->
             found |= paired(settings.task, answers(onnx_file, test_split(settings.task)[0]))
             if not transport:
                 found["stripped"] = stripped(onnx_file)
-            if not transport and settings.times:
-                found["latency"] = latency(settings.model, settings.task, onnx_file)
         except Exception as error:  # noqa: BLE001 - a rival's file that doesn't run is a result
             why = re.sub(r"/(?:[\w.@+-]+/)+", ".../", str(error).splitlines()[0])[:300]
             found |= {"status": "failed", "reason": f"its file doesn't run: {why}"}

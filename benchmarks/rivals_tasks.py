@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 
-BATCHES = {"lenet5": (1, 64), "resnet20": (1, 64), "minilm": (1, 8)}
+BATCHES = {"lenet5": (1, 64), "resnet20": (1, 64), "minilm": (1, 4)}
 """Batch sizes that latency is measured at."""
 
 Arrays = dict[str, np.ndarray[Any, Any]]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MNIST = {"data": "mnist.npz", "mean": (0.1307,), "std": (0.3081,)}
 CIFAR = {"data": "cifar10", "mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616)}
 MODELS: dict[str, dict[str, Any]] = {"lenet300": MNIST, "lenet5": MNIST, "resnet20": CIFAR, "vgg16": CIFAR}
+SENTENCES = {"folder": "minilm_sst2", "data": "sst2", "columns": "text,label"}
 DEMO = "digits"
 
 
@@ -29,11 +30,11 @@ def add_folders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", nargs="+", help=f"of {', '.join(MODELS)}, with --zoo and --data")
 
 
-def chosen(options: argparse.Namespace) -> list[str]:
-    """Return the models to run."""
+def chosen(options: argparse.Namespace, usual: tuple[str, ...] = ("lenet5", "resnet20")) -> list[str]:
+    """Return the models to run, `usual` unless said."""
     if options.zoo is None or options.data is None:
         return [DEMO]
-    return list(options.models or ("lenet5", "resnet20"))
+    return list(options.models or usual)
 
 
 def locate(name: str, options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
@@ -43,6 +44,8 @@ def locate(name: str, options: argparse.Namespace) -> tuple[Path, dict[str, Any]
         make_demo(folder, Silent())
         return folder / "model.pt", {}
     zoo, data = options.zoo.resolve(), options.data.resolve()
+    if name == "minilm":
+        return zoo / SENTENCES["folder"], {"data": str(data / SENTENCES["data"]), "columns": SENTENCES["columns"]}
     flags = dict(MODELS[name])
     flags |= {"factory": f"{zoo}/models.py:{name}", "data": str(data / flags["data"])}
     return zoo / f"{name}.safetensors", flags

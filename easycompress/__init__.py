@@ -19,7 +19,7 @@ __all__ = [
     "plan",
 ]  # fmt: skip
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 
 # ONNX Runtime 1.29 and later send a model's file name, its hashes and more to their maker, on Linux too. They read this
 # when they are imported, which nothing of easycompress does before this line.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import time
@@ -17,11 +18,14 @@ from easycompress.calling import as_flags, handed, held, name_of, own_randomness
 from easycompress.carry import carry_out
 from easycompress.core.errors import BadInput, EasyCompressError, one_line
 from easycompress.core.files import read_json
+from easycompress.core.ledger import booked
 from easycompress.core.outcome import Report, exit_code
 from easycompress.core.progress import Progress, Silent
 from easycompress.executor.journal import Journal, check_out, check_same, open_journal, state_of, tidy
 from easycompress.executor.replay import load
+from easycompress.executor.storage import is_remote, stored
 from easycompress.fingerprint import fingerprint, flags_of
+from easycompress.follow import introduce
 from easycompress.intake.config import make_request
 from easycompress.intake.models import GRAPHS, load_model
 from easycompress.intake.task import copied
@@ -48,6 +52,8 @@ class Result:
     report: Report
     out: Path
     exit_code: int
+    url: str | None = None
+    """Where OUT is, if that is a store; `out` is then this process's copy of it."""
     _temporary: tempfile.TemporaryDirectory[str] | None = None
 
     def save(self, path: str | Path) -> Path:
@@ -94,14 +100,35 @@ def compress(
     request, base = make_request(name_of(model), as_flags(flags), use_file=not isinstance(model, nn.Module))
     request = _replayed(request, base)
     folder, temporary = _folder(request, out, model)
-    if temporary is None:
-        request = request.model_copy(update={"out": str(folder)})
+    chosen = out or request.out
+    if chosen is not None or temporary is None:
+        request = request.model_copy(update={"out": str(chosen or folder)})
+    url = str(chosen) if is_remote(chosen) else None
+    with contextlib.nullcontext() if url is None else stored(url, folder, resume=resume):
+        result = _compressed(model, request, base, splits, folder, resume=resume, progress=progress, began=began)
+    return replace(result, url=url, _temporary=temporary)
+
+
+def _compressed(
+    model: nn.Module | str | Path,
+    request: Request,
+    base: Path,
+    splits: tuple[object, ...],
+    folder: Path,
+    *,
+    resume: bool,
+    progress: Progress,
+    began: float,
+) -> Result:
+    """Return what compress() does with OUT in a folder of this machine."""
+    if request.out is not None:
         check_out(folder, resume=resume, force=request.force)
     if resume and state_of(folder) == "finished":
         tidy(folder)
         return _repeat(folder, request, model, base)
-    with scratch_folder() as scratch, held(folder) as lock, own_randomness(request.seed):
+    with booked(), scratch_folder() as scratch, held(folder) as lock, own_randomness(request.seed):
         task = make_the_task(model, request, base, splits)
+        introduce(task)
         progress.now("measuring the original")
         prepared = prepare(task, request, scratch)
         progress.say(_baseline_line(prepared))
@@ -112,7 +139,7 @@ def compress(
         except EasyCompressError:
             journal.discard()
             raise
-        return Result(_module(folder, task.model), report, folder, exit_code(report.verdict), temporary)
+        return Result(_module(folder, task.model), report, folder, exit_code(report.verdict))
 
 
 def plan(model: nn.Module | str | Path, **keywords: Any) -> tuple[Plan, Prepared]:  # noqa: ANN401 - as compress()
@@ -137,10 +164,13 @@ def _replayed(request: Request, base: Path) -> Request:
 def _folder(
     request: Request, out: str | Path | None, model: nn.Module | str | Path
 ) -> tuple[Path, tempfile.TemporaryDirectory[str] | None]:
-    """Return OUT: as said, else beside the model file, else a temporary folder for a module handed over in Python."""
+    """Return OUT: as said, else beside the model file; a temporary folder for a store and for a module from Python."""
     chosen = out or request.out
-    if chosen is not None:
+    if chosen is not None and not is_remote(chosen):
         return Path(chosen), None
+    if chosen is not None:
+        temporary = tempfile.TemporaryDirectory(prefix="easycompress-out-")
+        return Path(temporary.name).resolve() / "out", temporary
     if isinstance(model, nn.Module):
         temporary = tempfile.TemporaryDirectory(prefix="easycompress-out-")
         return Path(temporary.name), temporary

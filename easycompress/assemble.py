@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from easycompress.core.errors import BadInput
-from easycompress.core.goal import parse_budget
+from easycompress.core.goal import parse_budget, parse_search
+from easycompress.core.ledger import spending
+from easycompress.executor.study import check_installed
 from easycompress.intake.blind import make_blind_task
 from easycompress.intake.config import NAME
 from easycompress.intake.data import Raw, load_data, raw_of
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from easycompress.core.task import Task
 
 
+@spending("reading")
 def make_the_task(model: nn.Module | str | Path, request: Request, base: Path, splits: tuple[object, ...]) -> Task:
     """Read model and data and check them against each other; goals that make no sense are refused first.
 
@@ -42,7 +45,7 @@ def make_the_task(model: nn.Module | str | Path, request: Request, base: Path, s
         _refuse_floor(request)
     metric = METRICS["accuracy"] if request.metric is None else find_metric(request.metric, base)
     make_goal(request, metric, blind=blind)
-    parse_budget(request.budget)
+    _check_search(request)
     if blind:
         loaded = _loaded(model, request, base, None if request.shape is None else shaped(request.shape, 1))
         task = make_blind_task(loaded.model, request.shape, loaded.checkpoint_bytes, loaded.notes)
@@ -52,6 +55,20 @@ def make_the_task(model: nn.Module | str | Path, request: Request, base: Path, s
         task = make_task(loaded.model, raw, request, base, loaded.checkpoint_bytes, notes)
     task.model.requires_grad_()  # what the user froze for inference must still recover; the copy is ours
     return task
+
+
+def _check_search(request: Request) -> None:
+    """Raise BadInput where a search is asked for that can't be: it takes training, and Optuna."""
+    budget = parse_budget(request.budget)
+    if request.search is None:
+        return
+    parse_search(request.search)
+    if budget.kind == "none":
+        raise BadInput(
+            f"--search {request.search} with --budget {request.budget}: trials train; give a budget such as 20min, or "
+            "leave --search out"
+        )
+    check_installed()
 
 
 def _both(model: nn.Module | str | Path, request: Request, base: Path, given: dict[str, object]) -> tuple[Loaded, Raw]:

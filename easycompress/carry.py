@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from easycompress.core.files import copy_file
+from easycompress.core.goal import parse_search
 from easycompress.core.plan import Plan
 from easycompress.core.progress import TimeLeft, tell
 from easycompress.deliver import deliver
@@ -16,6 +18,7 @@ from easycompress.executor.pace import of_budget
 from easycompress.executor.repeat import chosen_of, joined, part_of, repeats_of
 from easycompress.executor.run import Executed, execute
 from easycompress.executor.trainer import Trainer
+from easycompress.executor.tuning import tune
 from easycompress.executor.workshop import Workshop
 from easycompress.techniques import parse_action
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from easycompress.core.progress import Progress
     from easycompress.core.request import Request
     from easycompress.executor.journal import Journal
+    from easycompress.executor.run import Tuner
     from easycompress.prepare import Prepared
 
 
@@ -35,7 +39,7 @@ def carry_out(prepared: Prepared, request: Request, plan: Plan, journal: Journal
         if request.repeats == 1:
             shop = make_workshop(prepared, request, journal, progress)
             shop.trainer.pacer.tell()
-            executed = execute(chosen, shop, prepared.needed)
+            executed = execute(chosen, shop, prepared.needed, _tuner(request, shop))
         else:
             executed, repeats = _repeated(prepared, request, chosen, journal, progress)
             journal = journal.part(_label(repeats.delivered))
@@ -63,10 +67,15 @@ def _repeated(
         shop.trainer.clock.start = shop.trainer.pacer.began = began
         shop.trainer.pacer.budget, shop.trainer.pacer.seeds = prepared.budget, len(seeds) - index - 1
         torch.manual_seed(seed)
-        done.append(execute(plan, shop, prepared.needed))
+        done.append(execute(plan, shop, prepared.needed, _tuner(own, shop)))
         epochs += shop.trainer.clock.epochs_used
     chosen = chosen_of(done, prepared.needed)
     return joined(seeds, done, chosen), repeats_of(seeds, done, chosen, prepared.needed)
+
+
+def _tuner(request: Request, shop: Workshop) -> Tuner | None:
+    """Return what chooses other settings by trials, None unless that was asked for."""
+    return None if request.search is None else partial(tune, shop, parse_search(request.search))
 
 
 def _label(seed: int) -> str:

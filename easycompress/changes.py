@@ -12,6 +12,7 @@ from torch import nn
 from easycompress.artifact.large import copied
 from easycompress.artifact.write import PACKED
 from easycompress.core.errors import EasyCompressError
+from easycompress.core.ledger import spending
 from easycompress.core.outcome import Changes, Course, LayerChange, LayerState
 from easycompress.executor.journal import stage_file
 from easycompress.executor.replay import load
@@ -60,6 +61,7 @@ PRODUCTS = "(products)"
 """What the profile calls products of activations, which no layer's weights take part in."""
 
 
+@spending("report")
 def changes(
     prepared: Prepared, executed: Executed, journal: Journal, out: Path, measured: tuple[Measurement, Measurement]
 ) -> Changes:

@@ -85,23 +85,30 @@ def compress(
     min_quality: flag.MinQuality = None, format_: flag.Format = None, budget: flag.BudgetFlag = None,
     backend: flag.Backend = None, batch: flag.Batch = None, threads: flag.Threads = None,
     certify: flag.Certify = None, seed: flag.Seed = None, split_seed: flag.SplitSeed = None,
-    repeats: flag.Repeats = None, trust_pickle: flag.TrustPickle = None,
+    repeats: flag.Repeats = None, search: flag.Search = None, trust_pickle: flag.TrustPickle = None,
     force: flag.Force = None, recipe: flag.Recipe = None, also: flag.Also = None, out: flag.Out = None,
     resume: flag.Resume = False, quiet: flag.Quiet = False, json_: flag.Json = False,
 ) -> int:  # fmt: skip
     """Compress MODEL to a target within a floor; exit 0 met, 1 not met, 2 bad input, 3 can't, 4 undecided."""
     flags = flag.given_of(locals())
     from easycompress.api import compress as run
+    from easycompress.follow import follow_the_leader
     from easycompress.report.terminal import Terminal
+    from easycompress.training.team import joined
 
-    with _only_json(json_), Terminal(quiet=quiet or json_) as terminal:
-        result = run(model, resume=resume, progress=terminal, **flags)
+    with joined() as team:
+        if team is not None and not team.leads:
+            follow_the_leader(team, model, **flags)
+            return 0
+        with _only_json(json_), Terminal(quiet=quiet or json_) as terminal:
+            result = run(model, resume=resume, progress=terminal, **flags)
     if json_:
         sys.stdout.write(json.dumps(result.report.to_json(), indent=2) + "\n")
     else:
         terminal.closing(result.report)
         if not quiet:
-            terminal.say(f"written to {result.out}; {result.out / 'report.html'} tells all of it")
+            where = result.url or result.out
+            terminal.say(f"written to {where}; {where}/report.html tells all of it")
     return result.exit_code
 
 
@@ -251,6 +258,8 @@ def _told(error: BaseException, arguments: list[str]) -> tuple[str, int]:
 
 def _run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; every refusal is one line."""
+    if "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1" and arguments[:1] != ["compress"]:
+        return _fail("a launcher of several processes is for compress alone; start this command without it", 2)
     try:
         return int(app(arguments or ["--help"], prog_name="easycompress", standalone_mode=False) or 0)
     except (Exception, KeyboardInterrupt) as error:  # a traceback's exit code is 1, which means "not met"

@@ -55,6 +55,9 @@ Certify = Annotated[
 Seed = Annotated[Number, option("--seed", help="fixes all randomness (default 0)")]
 SplitSeed = Annotated[Number, option("--split-seed", help="fixes how the data are split (default: as --seed)")]
 Repeats = Annotated[Number, option("--repeats", help="seeds that share the budget; the spread is in the report")]
+Search = Annotated[
+    Text, option("--search", help="first try other settings of what is trained: 20 (trials) or 10min; default: none")
+]
 TrustPickle = Annotated[
     Flag, typer.Option("--trust-pickle", help="unpickle MODEL, which can run any code", show_default=False)
 ]

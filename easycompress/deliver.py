@@ -18,6 +18,7 @@ from easycompress.artifact.write import PACKED
 from easycompress.changes import changes
 from easycompress.core.files import copy_file, sha256, write_bytes, write_json, write_text
 from easycompress.core.inputs import names_of, parts
+from easycompress.core.ledger import by_kind, spending
 from easycompress.core.outcome import Artifact, Drop, Measurement, Report, decide
 from easycompress.executor.replay import load, record_json
 from easycompress.measure.environment import environment
@@ -43,6 +44,7 @@ PRETRAINED = "pretrained"
 """Folder of OUT that `from_pretrained` of a model's own library reads."""
 
 
+@spending("report")
 def deliver(
     prepared: Prepared,
     request: Request,
@@ -75,7 +77,16 @@ def deliver(
     report = _judge(prepared, request, plan, executed, drop, allowed, before, after, journal)
     found = changes(prepared, executed, journal, out, (before, after))
     facts = report.profile | {"changes": found.model_dump(mode="json")}
-    report = report.model_copy(update={"profile": facts, "artifacts": _artifacts(out), "repeats": repeats})
+    times = {"seconds": round(journal.elapsed(), 1), "spent": by_kind(journal.spent(), journal.elapsed())}
+    report = report.model_copy(
+        update={
+            "environment": report.environment | times,
+            "profile": facts,
+            "artifacts": _artifacts(out),
+            "repeats": repeats,
+            "tuning": executed.tuning,
+        }
+    )
     write_text(out / "report.html", render(report))
     report = report.model_copy(update={"artifacts": _artifacts(out)})
     write_json(out / "report.json", report.to_json())
@@ -135,7 +146,7 @@ def _judge(
     )
     return Report(
         request=request.model_dump(mode="json"),
-        environment=environment(prepared.threads) | _inputs(journal) | {"seconds": round(journal.elapsed(), 1)},
+        environment=environment(prepared.threads) | _inputs(journal),
         profile=_facts(prepared),
         decisions=tuple(decision.model_dump() for decision in plan.decisions),
         plan={

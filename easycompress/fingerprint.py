@@ -22,6 +22,7 @@ def flags_of(request: Request) -> dict[str, Any]:
     keys = (
         "objective", "target", "max_drop", "min_quality", "format", "budget", "backend", "batch", "threads", "certify",
         "seed", "split_seed", "repeats", "augment", "metric", "loss", "mean", "std", "recipe",
+        "search",
     )  # fmt: skip
     return request.model_dump(mode="json", include=set(keys))
 

@@ -15,6 +15,7 @@ from easycompress.core.errors import BadInput, CannotCompress
 from easycompress.core.files import SCRATCH_REMEDY, write_bytes
 from easycompress.core.goal import NO_FLOOR, Budget, Goal, parse_budget, parse_floor, parse_objective, parse_target
 from easycompress.core.inputs import answer, parts, sample_shape
+from easycompress.core.ledger import spending
 from easycompress.executor.trainer import BATCH
 from easycompress.measure.files import objective_of
 from easycompress.measure.latency import time_files
@@ -264,6 +265,7 @@ def _affordable(prepared: Prepared, spent: float) -> float:
     return max(0.0, budget.value - spent - prepared.reserve) / (step * math.ceil(len(train) / BATCH))
 
 
+@spending("planning")
 def make_plan(prepared: Prepared, request: Request, base: Path, spent: float) -> Plan:
     """Return the recipe's plan, or walk the trees. Raises CannotCompress with every refusal of a technique at once."""
     if request.recipe is not None:

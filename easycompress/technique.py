@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from easycompress.training.curve import curve_of
+from easycompress.training.team import agreed
 from easycompress.training.troubles import Troubles
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ class Context:
 
     `epochs` is what this action may train, 0 for none; `samples` limits an epoch (0: the whole split).
     `recover(model, index)` trains a few epochs between pruning steps, None without training. `evaluate(model)` is the
-    quality on *select* in PyTorch, `enough` and `out_of_time` as in training.fit.Hooks. `checkpoint(part)` is where
-    training is saved, epoch by epoch; a technique names its parts. `memo` remembers, for the whole run, what took
-    long to measure: keys say of which weights. `once(key, make)` does so for JSON values, also in a resumed run.
+    quality on *select* in PyTorch, `enough`, `hopeless` and `out_of_time` as in training.fit.Hooks. `checkpoint(part)`
+    is where training is saved, epoch by epoch; a technique names its parts. `memo` remembers, for the whole run, what
+    took long to measure: keys say of which weights. `once(key, make)` does so for JSON values, also in a resumed run.
     `troubles` takes note of what goes wrong in training, `curve` of how it goes: each technique tells by `trained`.
     """
 
@@ -57,6 +58,7 @@ class Context:
     teacher: Callable[[], Teacher] | None = None
     evaluate: Callable[[nn.Module], float] | None = None
     enough: Callable[[float], bool] = lambda _: False
+    hopeless: Callable[[Sequence[float], int], bool] = lambda _, __: False
     out_of_time: Callable[[float], bool] = lambda _: False
     recover: Callable[[nn.Module, int], int] | None = None
     checkpoint: Callable[[str], Path] | None = None
@@ -72,10 +74,14 @@ class Context:
     def remembered(self, what: str, model: nn.Module, make: Callable[[], Result]) -> Result:
         """Return what `make()` returned when `what` was last asked of a model with these very weights, or make it."""
         key = f"{what}: {checksum(model)}"
-        if key not in self.memo:
-            self.memo[key] = make()
-        result: Result = self.memo[key]
-        return result
+
+        def known() -> Result:
+            if key not in self.memo:
+                self.memo[key] = make()
+            result: Result = self.memo[key]
+            return result
+
+        return agreed(known)  # of several processes one remembers more than the others
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ ORDER = (
     "core", "codes", "metrics", "training", "intake", "artifact", "measure", "technique",
     "pruning distillation quantization lc",
     "techniques", "selection", "executor", "report", "prepare", "fingerprint",
-    "predictions", "changes", "deliver", "carry", "assemble", "calling", "regression", "api",
+    "predictions", "changes", "deliver", "carry", "assemble", "calling", "follow", "regression", "api",
     "exploration", "estimation",
     "demo", "starter", "init", "web",
     "cli_flags", "cli_files", "cli_init", "cli_check", "cli_explore", "cli_estimate", "cli_serve",

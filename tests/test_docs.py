@@ -62,6 +62,14 @@ NOT_RUN = {
     "-o curves": "measures 120 points; tests/exploration do it",
     "easycompress explore weights.safetensors --factory net.py:make_model --data data.npz --max-drop 1% --pick best "
     "-o curves": "needs those points; tests/exploration do it",
+    "easycompress compress weights.safetensors --objective size --target 20x --max-drop 1% --budget 60min --search 20 "
+    "-o searched": "takes an hour, and Optuna; tests/executor/test_tuning.py does it",
+    "easycompress compress weights.safetensors --factory net.py:make_model --data data.npz "
+    "--objective size --target 10x --max-drop 1%": "is for a launcher; tests/training/test_parallel.py has two",
+    "easycompress explore weights.safetensors --factory net.py:make_model --data data.npz --ray HEAD:6379 --workers 8 "
+    "-o shared/curves": "wants a cluster; tests/exploration/test_cluster.py plays one",
+    "easycompress compress weights.safetensors --factory net.py:make_model --data data.npz "
+    "--objective size --target 10x --max-drop 1% -o s3://bucket/run": "wants a store; tests/executor/test_storage.py",
     "easycompress serve --port 8000": "serves until it is stopped; tests/web do it",
 }
 """Commands that are only parsed, with the reason."""

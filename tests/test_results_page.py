@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import rivals
 from benchmarks.markdown import NOT_RUN
 from benchmarks.results_page import HERE, PAGE, SECTIONS, page
-from benchmarks.rivals_field import RIVALS, SCRIPTS
+from benchmarks.rivals_field import REASONS, RIVALS, SCRIPTS
 from benchmarks.rivals_page import against, asked_too_much, overview
-from benchmarks.rivals_run import code_lines
+from benchmarks.rivals_run import Settings, code_lines, folder_of, run_rival
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-THEIRS, OURS = "lenet5 | onnxruntime static int8", "lenet5 | easycompress: size, floor 0.1"
-FASTER = "lenet5 | easycompress: latency, floor 0.1"
+    import pytest
+
+THEIRS, OURS = "lenet5 | onnxruntime static int8", "lenet5 | easycompress: size max, floor 0.1"
+FASTER = "lenet5 | easycompress: latency max, floor 0.1"
 
 
 def row(size: int = 1000, drop: float = 0.0, ms: float = 1.0, **changes: Any) -> dict[str, Any]:
     return {
         "status": "ok", "file": "model.onnx", "bytes": size, "plain_bytes": 4000, "stripped": size - 10, "drop": drop,
         "upper_95": drop + 0.1, "lines": 9, "seconds": 3.0, "package": "p", "version": "1", "exit": 0, "said": ["bye"],
-        "latency": {"load": 0.1, "ms": {"1 threads, batch 1": [2.0, ms], "1 threads, batch 64": [8.0, 4.0]}},
+        "latency": {"others": 0.1, "ms": {"1 threads, batch 1": [2.0, ms], "1 threads, batch 64": [8.0, 4.0]}},
         "kept": ["lc"], "epochs": 7, "verdict": "met", **changes,
     }  # fmt: skip
 
@@ -87,3 +92,51 @@ def test_lines_of_user_code_leave_out_docstrings_and_comments(tmp_path: Path) ->
 
 def test_every_rivals_script_is_there() -> None:
     assert all((SCRIPTS / who.script).is_file() if who.script else who.absent for who in RIVALS)
+
+
+def test_level_is_not_ahead_and_a_known_reason_stands_beside_the_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REASONS, ("lenet5", "onnxruntime static int8", "latency"), "both are the same int8")
+    said = line(against({THEIRS: row(), FASTER: row()}, "latency"), "static int8 |")
+    assert "level (1/1), level (64/1) (ours: lc, 7 epochs, verdict met; both are the same int8)" in said
+
+
+def test_a_time_beside_other_work_is_marked() -> None:
+    busy = row(latency={"others": 1.3, "ms": {"1 threads, batch 1": [2.0, 1.0]}})
+    assert "2.00x (1/1)†" in line(against({THEIRS: busy}, "latency"), "static int8 |")
+    assert "†" not in line(against({THEIRS: row()}, "latency"), "static int8 |")
+
+
+def test_all_files_of_a_model_are_timed_together_and_size_runs_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = {name: row(latency=None) for name in (THEIRS, FASTER)}
+    held[FASTER]["objective"], held[OURS] = "latency", row(objective="size", latency=None)
+    for name in held:
+        folder = folder_of(name, tmp_path)
+        folder.mkdir(parents=True)
+        (folder / "model.onnx").touch()
+    asked: list[int] = []
+
+    def latency(_: str, __: Path, paths: list[Path]) -> list[dict[str, Any]]:
+        asked.append(len(paths))
+        return [{"others": 0.0, "ms": {}, "place": place} for place in range(len(paths))]
+
+    monkeypatch.setattr(rivals, "latency", latency)
+    monkeypatch.setattr(rivals, "make_task", lambda *_: tmp_path)
+    rivals.time_files_of("lenet5", held, argparse.Namespace(out=tmp_path, results=tmp_path / "rivals.json"))
+    assert asked == [2]
+    assert [held[name]["latency"]["place"] for name in (THEIRS, FASTER)] == [0, 1]
+    assert json.loads((tmp_path / "rivals.json").read_text())[OURS]["latency"] is None
+
+
+def test_a_rival_that_begins_with_anothers_file_waits_for_it(tmp_path: Path) -> None:
+    second = next(who for who in RIVALS if who.after)
+    assert second.after in {who.name for who in RIVALS}
+    found = run_rival(second, Settings("lenet5 | x", "lenet5", tmp_path, tmp_path, "1min", {}))
+    assert found["status"] == "absent"
+    assert second.after in found["reason"]
+
+
+def test_nothing_is_compared_with_a_file_that_lost_its_accuracy() -> None:
+    said = line(against({THEIRS: row(5, 30.0), OURS: row(500)}, "size"), "static int8 |")
+    assert "not compared: its file loses more than 5 points" in said

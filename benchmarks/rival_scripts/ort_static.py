@@ -1,4 +1,7 @@
-"""onnxruntime's static int8; the word `signed` takes its default, signed activations, in place of unsigned ones."""
+"""onnxruntime's static int8 of the float file, or of the file that is named.
+
+The word `signed` takes its default, signed activations, in place of unsigned ones.
+"""
 
 import sys
 
@@ -19,5 +22,6 @@ class Reader(CalibrationDataReader):
 
 
 activations = QuantType.QInt8 if "signed" in sys.argv else QuantType.QUInt8
-quant_pre_process(task.FLOAT, "ready.onnx")
+source = next((word for word in sys.argv if word.endswith(".onnx")), task.FLOAT)
+quant_pre_process(source, "ready.onnx")
 quantize_static("ready.onnx", "model.onnx", Reader(), per_channel=True, activation_type=activations)

@@ -1,26 +1,10 @@
-"""Torch-Pruning to half the operations, channels in sixteens, then three epochs; `int8` quantizes with onnxruntime."""
-
-import sys
+"""Torch-Pruning to half the operations, channels in twos, then three epochs."""
 
 import task
 import torch
 import torch_pruning as tp
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
 EPOCHS, BATCH = 3, 128
-
-
-class Reader(CalibrationDataReader):
-    """Calibration batches, one after the other."""
-
-    def __init__(self) -> None:
-        self.left = task.calibration()
-
-    def get_next(self) -> task.Arrays | None:
-        """Return the next batch, None at the end."""
-        return next(self.left, None)
-
 
 torch.manual_seed(0)
 net = task.module()
@@ -31,7 +15,7 @@ before = tp.utils.count_ops_and_params(net, x[:1])[0]
 importance = tp.importance.GroupMagnitudeImportance(p=2)
 pruner = tp.pruner.BasePruner(
     net, x[:1], importance, global_pruning=False, pruning_ratio=0.9, iterative_steps=100, ignored_layers=[last],
-    round_to=None if "free" in sys.argv else 2,
+    round_to=2,
 )  # fmt: skip
 while tp.utils.count_ops_and_params(net, x[:1])[0] > before / 2:
     pruner.step()
@@ -48,6 +32,3 @@ net.eval()
 batch = torch.export.Dim("batch", min=2)
 program = torch.onnx.export(net, (x[:2],), dynamo=True, dynamic_shapes=({0: batch},), external_data=False)
 program.save("model.onnx")
-if "int8" in sys.argv:
-    quant_pre_process("model.onnx", "ready.onnx")
-    quantize_static("ready.onnx", "model.onnx", Reader(), per_channel=True, activation_type=QuantType.QUInt8)

@@ -11,6 +11,7 @@ import torch
 from onnx import numpy_helper
 
 from easycompress.artifact.onnx_export import optimized, traced
+from easycompress.core.ledger import spending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +39,7 @@ class Exports:
         self._known: dict[str, onnx.ModelProto] = {}
         self._raw: dict[str, onnx.ModelProto] = {}
 
+    @spending("export")
     def export(self, model: nn.Module, example: Inputs) -> onnx.ModelProto:
         """Return the module's graph, as onnx_export.export does."""
         state = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}

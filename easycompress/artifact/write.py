@@ -21,6 +21,7 @@ from easycompress.codes.composed import Scaled
 from easycompress.core.errors import CannotCompress
 from easycompress.core.files import write_bytes
 from easycompress.core.inputs import answer
+from easycompress.core.ledger import spending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +42,7 @@ HALVED = 5e-4
 """Largest change of the answers, relative to their largest magnitude, that scales and shifts in float16 may cause."""
 
 
+@spending("writing")
 def write_model(
     model: nn.Module,
     example: Inputs,

@@ -14,7 +14,7 @@ from easycompress.core.errors import BadInput
 from easycompress.core.plain import read_json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 REMEDY = "choose another folder with -o"
@@ -28,6 +28,19 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 COPIED = 1 << 24
 """Bytes copied at a time."""
+
+
+_watchers: list[Callable[[Path], None]] = []
+
+
+@contextlib.contextmanager
+def watched_by(watcher: Callable[[Path], None]) -> Iterator[None]:
+    """Tell `watcher` of every file that is written whole inside the block, as soon as it is there."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)
 
 
 @contextlib.contextmanager
@@ -45,6 +58,8 @@ def new_file(path: Path, remedy: str = REMEDY) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
+        for watcher in _watchers:
+            watcher(path)
     except OSError as error:
         raise unwritable(path, error, remedy) from error
     finally:

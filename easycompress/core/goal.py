@@ -191,6 +191,32 @@ def parse_budget(text: str) -> Budget:
     return Budget(kind="time", value=_finite(match[1], where, {"s": 1, "min": 60, "h": 3600}[unit]), text=text)
 
 
+class Search(Frozen):
+    """How much tuning: `value` trials, or seconds. `text` repeats the user's own words."""
+
+    kind: Literal["trials", "time"]
+    value: float
+    text: str
+
+
+MOST_TRIALS = 1000
+
+
+def parse_search(text: str) -> Search:
+    """Parse `20` (trials) or `10min`, `90s`, `2h` (time for trials)."""
+    text = text.strip()
+    where = f"--search {text}"
+    match = re.fullmatch(_NUMBER + r"\s*(s|min|h)?", text)
+    number = _finite(match[1], where) if match else 0.0
+    if not match or number <= 0 or (not match[2] and number != int(number)):
+        raise BadInput(f"{where}: not a search; write how many trials (20) or their time (10min)")
+    if match[2]:
+        return Search(kind="time", value=_finite(match[1], where, {"s": 1, "min": 60, "h": 3600}[match[2]]), text=text)
+    if number > MOST_TRIALS:
+        raise BadInput(f"{where}: too many trials; write at most {MOST_TRIALS}, or their time (10min)")
+    return Search(kind="trials", value=number, text=text)
+
+
 def _finite(text: str, where: str, factor: float = 1.0) -> float:
     """Return the number that `text` spells, times `factor`. Raises BadInput for one that no float holds, as 1e999."""
     number = float(text) * factor

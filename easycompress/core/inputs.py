@@ -130,8 +130,11 @@ def chunks(inputs: Inputs, size: int) -> Iterator[Inputs]:
         yield inputs[start : start + size]
 
 
-CHUNK_SAMPLES, CHUNK_BYTES = 500, 256_000_000
-"""Samples answered at a time, and the bytes of their answers: a language model scores every word at every place."""
+CHUNK_SAMPLES, CHUNK_BYTES = 128, 256_000_000
+"""Samples answered at a time, and the bytes of their answers: a language model scores every word at every place.
+
+More samples leave the processor's caches: with 500, LeNet5 and ResNet20 answer 1.2 to 3.5 times more slowly.
+"""
 
 
 def chunk_size(model: nn.Module, inputs: Inputs) -> int:
@@ -164,6 +167,13 @@ def channels_last(inputs: Inputs) -> Inputs:
         inputs,
         lambda t: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t,  # noqa: PLR2004 - NCHW
     )
+
+
+def has_channels_last(model: nn.Module) -> bool:
+    """Tell whether a model holds filters whose channels are innermost in memory."""
+    last = torch.channels_last
+    filters = (weight for weight in model.parameters() if weight.dim() == 4)  # noqa: PLR2004 - (O, I, H, W)
+    return any(each.is_contiguous(memory_format=last) and not each.is_contiguous() for each in filters)
 
 
 def names_of(model: nn.Module, inputs: Inputs) -> tuple[str, ...]:

@@ -12,6 +12,9 @@ Verdict = Literal["met", "target-missed", "floor-missed", "undecided"]
 
 SCHEMA = "easycompress-report/1"
 
+EXTRAS = ("repeats", "tuning")
+"""Keys of a report that only some runs have."""
+
 
 def _without(data: dict[str, Any], name: str) -> dict[str, Any]:
     """Return the JSON form without a list that is empty."""
@@ -110,6 +113,44 @@ class StepRecord(Frozen):
     @model_serializer(mode="wrap")
     def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return _without(handler(self), "curve")
+
+
+class Trial(Frozen):
+    """One setting of the trained steps that `--search` tried, by `kind.setting`. The first one has the plan's own.
+
+    `curve` and `quality` are on *select* in the metric's unit, in PyTorch, before anything that comes after training:
+    as training went, and in the end. `gain` over the first trial, positive = better, has the standard error `error`.
+    `strength` is where an untrained file of these settings is as small or as quick as the first trial's.
+
+    ended: it was worse than the median of the others half way. failed: it couldn't be carried out, see `reason`.
+    """
+
+    values: dict[str, float | int | str]
+    state: Literal["finished", "ended", "failed"]
+    quality: float | None = None
+    gain: float | None = None
+    error: float | None = None
+    strength: float = 0.0
+    epochs: int = 0
+    seconds: float = 0.0
+    curve: tuple[float | None, ...] = ()
+    reason: str = ""
+
+
+class Tuning(Frozen):
+    """What `--search` came to: trials of at most `epochs` epochs each, which was the `best`, and whether it is `used`.
+
+    It is where it gained more than its standard error; else the plan's own settings stay. `seconds` and `spent` epochs
+    are those of all trials. `best` is None where no trial was finished.
+    """
+
+    asked: str
+    epochs: int
+    trials: tuple[Trial, ...]
+    best: int | None
+    used: bool
+    seconds: float
+    spent: int
 
 
 class LayerState(Frozen):
@@ -211,6 +252,7 @@ class Report(Frozen):
     summary: str
     artifacts: tuple[Artifact, ...]
     repeats: Repeats | None = None
+    tuning: Tuning | None = None
 
     @property
     def changes(self) -> Changes:
@@ -218,8 +260,8 @@ class Report(Frozen):
         return Changes.model_validate(self.profile.get("changes", {}))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON form, `schema` first; `repeats` only where several seeds were asked for."""
-        data = self.model_dump(mode="json", exclude=None if self.repeats is not None else {"repeats"})
+        """Return the JSON form, `schema` first; `repeats` and `tuning` only where they were asked for."""
+        data = self.model_dump(mode="json", exclude={name for name in EXTRAS if getattr(self, name) is None})
         return {"schema": data.pop("schema_"), **data}
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from easycompress.core.goal import Frozen
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from easycompress.core.knobs import Knob
 
 
 class Action(Frozen):
@@ -91,6 +95,17 @@ class Action(Frozen):
     def variants(self) -> tuple[Self, ...]:
         """Return the action and other settings worth a try on the same weights where it breaks the floor."""
         return (self,)
+
+    def knobs(self) -> dict[str, Knob]:
+        """Return what `--search` may turn, by the names of the settings; nothing where the plan's own values stay."""
+        return {}
+
+    @model_serializer(mode="wrap")
+    def _without_unturned(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out knobs that are None: what is kept under an action's settings is found again by later versions."""
+        data: dict[str, Any] = handler(self)
+        unturned = {name for name in self.knobs() if data.get(name, 0) is None}
+        return {name: value for name, value in data.items() if name not in unturned}
 
 
 def ramp(strength: float, start: float, end: float = 1.0) -> float:

@@ -18,7 +18,7 @@ class Request(Frozen):
     `model` is a path, or a label when the model was handed over in Python. `mean` and `std` are per channel, of images
     scaled to 0..1. `columns`: a table's inputs and label, `text,label`. `shape`: that of one sample where there is no
     data, `3,224,224`. `batch` and `threads`: what latency is judged at; `threads` 0 means the physical cores.
-    `repeats` runs use the seeds from `seed` on; `split_seed`: see `drawn_by`.
+    `repeats` runs use the seeds from `seed` on; `split_seed`: see `drawn_by`. `search`: how many trials, or how long.
     """
 
     model: str
@@ -44,6 +44,7 @@ class Request(Frozen):
     seed: int = Field(default=0, ge=0, lt=2**32)
     split_seed: int | None = Field(default=None, ge=0, lt=2**32)
     repeats: int = Field(default=1, ge=1, le=MOST_REPEATS)
+    search: str | None = None
     trust_pickle: bool = False
     force: bool = False
     recipe: str | None = None

@@ -6,12 +6,21 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from easycompress.core.knobs import answer_knobs, around
 from easycompress.core.plan import Action
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from easycompress.core.knobs import Knob
+
 Technique = Literal["soft", "hard", "combined"]
+
+RATE = 0.05
+"""Peak rate of momentum SGD."""
+
+RATE_FACTOR = 4.0
+"""How far from the usual rate a tuning goes, either way."""
 
 
 class Distillation(Action):
@@ -24,6 +33,7 @@ class Distillation(Action):
     `outputs`: the model answers in `logits`, of classes, or in `values`, which are imitated by their squared error.
     `features`: the weight of a further term, that blocks of the same name look where the original's do (attention
     transfer); 0 for none. `feature_layers`: how many blocks at most, spread over the depth.
+    `rate` is the peak rate of momentum SGD, None: RATE; what trains by AdamW takes a rate in proportion.
     """
 
     trains: ClassVar[bool] = True
@@ -38,7 +48,13 @@ class Distillation(Action):
     outputs: Literal["logits", "values"] = "logits"
     features: float = Field(default=0.0, ge=0)
     feature_layers: int = Field(default=4, ge=1)
+    rate: float | None = Field(default=None, gt=0)
 
     def insisting(self) -> Self:
         """Return the action in budget mode."""
         return self.model_copy(update={"mode": "budget"})
+
+    def knobs(self) -> dict[str, Knob]:
+        """Return the rate, and what weighs the original's answers where they are asked."""
+        answers = answer_knobs(self.technique, self.temperature, self.alpha, logits=self.outputs == "logits")
+        return {"rate": around(self.rate or RATE, RATE_FACTOR), **answers}

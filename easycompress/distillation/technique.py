@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from easycompress.core.errors import BadInput
 from easycompress.distillation.features import imitating
-from easycompress.distillation.settings import Distillation
+from easycompress.distillation.settings import RATE, Distillation
 from easycompress.technique import Applied, Context, Need
 from easycompress.training.fit import Hooks, Schedule, fit
 from easycompress.training.terms import Term, taught
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from easycompress.core.inputs import Inputs
     from easycompress.core.profile import ModelProfile
     from easycompress.core.task import Split
-
-RATE = 0.05
-"""Peak rate of momentum SGD."""
 
 TRANSFORMER_RATE = 1e-4
 """Peak rate of AdamW.
@@ -63,6 +60,7 @@ class Distiller:
             evaluate=context.evaluate,
             start=context.evaluate(model),
             enough=context.enough if action.mode == "target" else lambda _: False,
+            hopeless=context.hopeless,
             out_of_time=context.out_of_time,
             augment=task.augment,
             progress=context.progress,
@@ -70,7 +68,7 @@ class Distiller:
             higher_is_better=task.metric.higher_is_better,
             troubles=context.troubles,
         )
-        plan = Schedule(epochs=epochs, lr=RATE, samples=context.samples, seed=context.seed)
+        plan = Schedule(epochs=epochs, lr=action.rate or RATE, samples=context.samples, seed=context.seed)
         schedule = fitting(plan, context.profile)
         file = None if context.checkpoint is None else context.checkpoint("last")
         teacher = context.teacher() if action.features and context.teacher is not None else None

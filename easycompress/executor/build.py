@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from easycompress.artifact.large import copied
 from easycompress.artifact.write import write_model
+from easycompress.core.ledger import spending
 from easycompress.techniques import technique_for
 
 if TYPE_CHECKING:
@@ -61,19 +62,26 @@ class Built:
         actions: Sequence[Action],
         context: Context,
         look: Callable[[Built, Action], tuple[float, float] | None] | None = None,
+        *,
+        final: bool = False,
     ) -> Built:
-        """Return a copy with further actions applied; see build()."""
+        """Return a copy with further actions applied; see build().
+
+        `final`: what the last of them makes is judged as a file, and nobody asks for its quality in PyTorch.
+        """
         built = Built(copied(self.model), list(self.records), dict(self.codes), list(self.passes), list(self.stages))
         for action in actions:
             begin, before = time.perf_counter(), len(context.curve)
-            applied = technique_for(action).apply(built.model, action, context)
+            with spending("method"):
+                applied = technique_for(action).apply(built.model, action, context)
             seconds = time.perf_counter() - begin
             built.model = applied.model.eval()
             built.codes |= applied.codes
             built.records.append({"kind": action.kind, "record": applied.record})
             if applied.file_pass is not None:
                 built.passes.append(applied.file_pass)
-            quality = context.evaluate(built.model) if context.evaluate is not None else float("nan")
+            evaluate = None if final and action is actions[-1] else context.evaluate
+            quality = float("nan") if evaluate is None else evaluate(built.model)
             measured = None if look is None else look(built, action)
             papers = dict(applied.record.get("papers", {}))
             curve = tuple(context.curve[before:])

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from easycompress.core.knobs import Knob, Value
     from easycompress.core.plan import Action
 
 
@@ -16,6 +17,22 @@ class Dial:
     """The actions of a plan as a function of the strength of those that are searched; at 0 they are left out."""
 
     actions: tuple[Action, ...]
+
+    def knobs(self) -> dict[str, Knob]:
+        """Return what a tuning may turn, as `kind.setting`; a second action of one kind isn't tuned."""
+        found: dict[str, Knob] = {}
+        for action in reversed(self.actions):
+            found |= {f"{action.kind}.{name}": knob for name, knob in action.knobs().items()}
+        return found
+
+    def turned(self, values: Mapping[str, Value]) -> Dial:
+        """Return the dial with settings changed, by `kind.setting`."""
+        turned = list(self.actions)
+        for kind in {name.partition(".")[0] for name in values}:
+            place = next(index for index, action in enumerate(turned) if action.kind == kind)
+            own = {name.partition(".")[2]: value for name, value in values.items() if name.partition(".")[0] == kind}
+            turned[place] = turned[place].model_copy(update=own)
+        return Dial(tuple(turned))
 
     @property
     def trains(self) -> bool:

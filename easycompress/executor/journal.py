@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from easycompress.core import stopping
 from easycompress.core.errors import BadInput
 from easycompress.core.files import read_json, write_text
+from easycompress.core.ledger import spent
 from easycompress.executor.lock import FOLDER, LOCK, Lock, hold, is_held, taken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 SCHEMA = "easycompress-journal/1"
@@ -62,6 +63,7 @@ class Journal:
         self.out, self.folder, self.data = out, out / FOLDER, data
         self.entries: dict[str, Any] = data["entries"]
         self.began = began - float(data["elapsed"])
+        self._before = dict(data.get("spent", {}))
         self.label = ""
         self._lock = lock
 
@@ -92,10 +94,15 @@ class Journal:
         """Return the seconds this run has taken, those before a resume included."""
         return time.monotonic() - self.began
 
+    def spent(self) -> dict[str, float]:
+        """Return the seconds by kind of work (see core.ledger), those before a resume included."""
+        now = spent()
+        return {kind: self._before.get(kind, 0.0) + now.get(kind, 0.0) for kind in {**self._before, **now}}
+
     def save(self) -> None:
         """Write the entries and the time spent so far. NaN and infinity are kept, as Python's JSON spells them."""
         stopping.check()
-        self.data["elapsed"] = self.elapsed()
+        self.data["elapsed"], self.data["spent"] = self.elapsed(), self.spent()
         write_text(self.folder / FILE, json.dumps(self.data, indent=2) + "\n")
 
     def path(self, name: str) -> Path:
@@ -249,8 +256,13 @@ def _plain(name: str) -> str:
     return match[1] if match else name
 
 
+def foreign_names(names: Iterable[str]) -> list[str]:
+    """Return those of the names in OUT that easycompress doesn't write, sorted."""
+    return sorted(name for name in names if _plain(name) not in OURS)
+
+
 def _foreign(out: Path) -> str:
-    names = sorted(path.name for path in out.iterdir() if _plain(path.name) not in OURS)
+    names = foreign_names(path.name for path in out.iterdir())
     return ", ".join(names[:3]) if names else "no journal of a run"
 
 

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from easycompress.core.goal import Frozen
-from easycompress.core.outcome import StepRecord
+from easycompress.core.outcome import StepRecord, Tuning  # noqa: TC001 - pydantic reads the field types at run time
 from easycompress.executor.dial import Dial
 from easycompress.executor.search import MOST_ATTEMPTS, Outcome, least_strength, search
+from easycompress.executor.told import found_words, most_words, obstacle, probe_step, probed_step, steps_of
 from easycompress.executor.trainer import BATCH
 from easycompress.executor.workshop import Attempt  # noqa: TC001 - pydantic reads the field types at run time
 
 if TYPE_CHECKING:
-    from easycompress.core.plan import Action, Plan
-    from easycompress.executor.workshop import Probe, Workshop
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    from easycompress.core.plan import Plan
+    from easycompress.executor.workshop import Workshop
+
+    Tuner: TypeAlias = Callable[[Dial, float | None], tuple[Dial, float | None, Tuning | None]]
+    """Returns the dial with better settings and its least strength that reaches the target, and how they were found."""
 
 MEASURED_MARGIN = 1.05
 """What is measured aims this much above the target: two measurements of one file differ by a few percent."""
@@ -43,19 +50,21 @@ PROBING_SHARE = 0.4
 class Executed(Frozen):
     """What a plan came to: the best accepted attempt (None: the original stays), every step, why it missed.
 
-    `tried` counts the attempts.
+    `tried` counts the attempts. `tuning` is what `--search` came to.
     """
 
     best: Attempt | None
     steps: tuple[StepRecord, ...]
     why: str
     tried: int = 0
+    tuning: Tuning | None = None
 
 
-def execute(plan: Plan, shop: Workshop, needed: float) -> Executed:
+def execute(plan: Plan, shop: Workshop, needed: float, tuner: Tuner | None = None) -> Executed:
     """Carry out `plan` so that the ratio reaches `needed` (infinite: the most within the floor).
 
-    The quick chain goes first; where it meets the goal, or nothing else is planned, the rest isn't done.
+    The quick chain goes first; where it meets the goal, or nothing else is planned, the rest isn't done. `tuner` may
+    choose other settings for what is trained.
     """
     quick = Executed(best=None, steps=(), why="", tried=0)
     if plan.quick:
@@ -65,11 +74,11 @@ def execute(plan: Plan, shop: Workshop, needed: float) -> Executed:
         if not plan.steps or (quick.best is not None and quick.best.ratio >= needed):
             return quick
         shop.trainer.clock.open_end = False
-    main = _chain(Dial(plan.steps), shop, needed, quick.tried)
+    main = _chain(Dial(plan.steps), shop, needed, quick.tried, tuner)
     if quick.best is None or (main.best is not None and main.best.ratio >= quick.best.ratio):
         return main.model_copy(update={"steps": (*_weakened(quick.steps), *main.steps)})
     steps = (*quick.steps, *_weakened(main.steps))
-    return Executed(best=quick.best, steps=steps, why=quick.why or main.why, tried=main.tried)
+    return Executed(best=quick.best, steps=steps, why=quick.why or main.why, tried=main.tried, tuning=main.tuning)
 
 
 def _weakened(steps: tuple[StepRecord, ...]) -> tuple[StepRecord, ...]:
@@ -77,13 +86,15 @@ def _weakened(steps: tuple[StepRecord, ...]) -> tuple[StepRecord, ...]:
     return tuple(s.model_copy(update={"verdict": "surpassed"}) if s.verdict == "kept" else s for s in steps)
 
 
-def _chain(dial: Dial, shop: Workshop, needed: float, number: int) -> Executed:
+def _chain(dial: Dial, shop: Workshop, needed: float, number: int, tuner: Tuner | None = None) -> Executed:
     """Carry out one chain of actions; attempts are counted from `number` on."""
     objective = shop.goal.objective
     measured = objective == "latency" or (objective == "energy" and shop.meter is not None)
     aim = needed * (MEASURED_MARGIN if measured else dial.slack if objective == "size" else 1.0)
+    tuning: Tuning | None = None
     if dial.fixed:
-        return _fixed(dial, shop, needed, number)
+        dial, _, tuning = (dial, None, None) if tuner is None else tuner(dial, 0.0)
+        return _fixed(dial, shop, needed, number).model_copy(update={"tuning": tuning})
     progress = shop.trainer.progress
     progress.now("writing untrained candidates: what is the least that reaches the target")
     steps: list[StepRecord] = []
@@ -93,11 +104,13 @@ def _chain(dial: Dial, shop: Workshop, needed: float, number: int) -> Executed:
     if least is None and needed != float("inf"):
         most = _ratio(shop, dial, 1.0)
         progress.say(
-            f"{shop.goal.target.text} is out of reach: {_at_most(most)}; looking for the most within the floor"
+            f"{shop.goal.target.text} is out of reach: {most_words(most)}; looking for the most within the floor"
         )
     elif least is not None:
-        progress.say(_found(dial, least, _ratio(shop, dial, least), exact=exact))
-        steps.append(_probe_step(shop, dial, least, exact=exact))
+        progress.say(found_words(dial, least, _ratio(shop, dial, least), exact=exact))
+        steps.append(probe_step(shop, dial, least, exact=exact))
+    if tuner is not None:
+        dial, least, tuning = tuner(dial, least)
     outcome = _search(dial, shop, least, number)
     plain = dial.floating()
     if outcome.best is None and plain not in (dial, Dial(())) and _may_go_on(shop, number + len(outcome.tried)):
@@ -105,13 +118,9 @@ def _chain(dial: Dial, shop: Workshop, needed: float, number: int) -> Executed:
         plain, least, _ = _least(plain, shop, aim, number + len(outcome.tried))
         rest = _search(plain, shop, least, number + len(outcome.tried))
         outcome = Outcome(rest.best, [*outcome.tried, *rest.tried])
-    steps.extend(_steps(outcome))
-    why = _why(outcome, shop) if most is None else _at_most(max([most, *(a.ratio for _, a in outcome.tried)]))
-    return Executed(best=outcome.best, steps=tuple(steps), why=why, tried=number + len(outcome.tried))
-
-
-def _at_most(ratio: float) -> str:
-    return f"the strongest setting of this plan gives a file of {ratio:.2f}x"
+    steps.extend(steps_of(outcome))
+    why = obstacle(outcome, shop) if most is None else most_words(max([most, *(a.ratio for _, a in outcome.tried)]))
+    return Executed(best=outcome.best, steps=tuple(steps), why=why, tried=number + len(outcome.tried), tuning=tuning)
 
 
 def _least(dial: Dial, shop: Workshop, aim: float, number: int) -> tuple[Dial, float | None, bool]:
@@ -150,7 +159,7 @@ def _without_useless_int8(dial: Dial, shop: Workshop, steps: list[StepRecord]) -
         return dial
     reason = f"int8 alone is slower than float32 in this runtime: {probe.ratio:.2f}x"
     shop.trainer.progress.say(f"{reason}; it is left out")
-    steps.append(_probed(shop, int8[0], probe, "reverted", reason))
+    steps.append(probed_step(shop, int8[0], probe, "reverted", reason))
     return dial.floating()
 
 
@@ -212,8 +221,8 @@ def _fixed(dial: Dial, shop: Workshop, needed: float, number: int) -> Executed:
     shop.trainer.clock.expect(0)
     outcome.add(0.0, shop.attempt(number + 1, actions, 1.0, seconds))
     short = outcome.best is not None and outcome.best.ratio < needed
-    why = "the plan holds nothing that goes further" if short and needed != float("inf") else _why(outcome, shop)
-    return Executed(best=outcome.best, steps=_steps(outcome), why=why, tried=number + 1)
+    why = "the plan holds nothing that goes further" if short and needed != float("inf") else obstacle(outcome, shop)
+    return Executed(best=outcome.best, steps=steps_of(outcome), why=why, tried=number + 1)
 
 
 def _may_go_on(shop: Workshop, number: int) -> bool:
@@ -234,66 +243,3 @@ def _may_probe(shop: Workshop, number: int, halving: int) -> bool:
     until = clock.start + PROBING_SHARE * budget.value
     key = f"after attempt {number}: halving {halving}: may it begin"
     return bool(journal.once(key, lambda: journal.elapsed() < until))
-
-
-def _found(dial: Dial, strength: float, ratio: float, *, exact: bool) -> str:
-    searched = next(action for action in dial.actions if action.searched)
-    if strength == 0:
-        return f"the target needs no {searched.kind}: untrained, the file reaches {ratio:.2f}x"
-    which = "the least" if exact else "not sure to be the least, for lack of time:"
-    return f"{which} {searched.kind} that reaches the target is {searched.amount(strength)}: {ratio:.2f}x untrained"
-
-
-def _probe_step(shop: Workshop, dial: Dial, strength: float, *, exact: bool) -> StepRecord:
-    probe = shop.probe(dial.without_training(strength))
-    searched = next(action for action in dial.actions if action.searched)
-    settled = searched.model_copy(update={"strength": strength})
-    verdict: Literal["kept", "skipped"] = "kept" if strength > 0 else "skipped"
-    reason = _found(dial, strength, probe.ratio, exact=exact)
-    return _probed(shop, settled, probe, verdict, reason).model_copy(update={"action": "search"})
-
-
-def _probed(
-    shop: Workshop, action: Action, probe: Probe, verdict: Literal["kept", "skipped", "reverted"], reason: str
-) -> StepRecord:
-    """Describe what an untrained candidate showed."""
-    quality = shop.trainer.task.metric.quality(shop.trainer.baseline)
-    return StepRecord(
-        action=action.kind,
-        settings=action.model_dump(mode="json", exclude={"kind"}),
-        before={"objective": shop.baseline_value, "quality": quality, "ratio": 1.0},
-        after={"objective": probe.value, "quality": None, "ratio": probe.ratio},
-        verdict=verdict,
-        seconds=0.0,
-        epochs=0,
-        reason=reason,
-    )
-
-
-def _steps(outcome: Outcome[Attempt]) -> tuple[StepRecord, ...]:
-    """Return every attempt's steps with what became of them."""
-    rows: list[StepRecord] = []
-    for index, (_, attempt) in enumerate(outcome.tried):
-        later = outcome.tried[index + 1 :]
-        weaker = any(other.ratio < attempt.ratio for _, other in later)
-        if attempt is outcome.best:
-            verdict = "kept"
-        elif attempt.accepted:
-            verdict = "surpassed"
-        else:
-            verdict = "weakened" if weaker else "reverted"
-        rows.extend(stage.model_copy(update={"verdict": verdict}) for stage in attempt.stages)
-    return tuple(rows)
-
-
-def _why(outcome: Outcome[Attempt], shop: Workshop) -> str:
-    """Say what stood in the way: the gentlest attempt beyond the best one that broke the floor."""
-    reached = outcome.best.ratio if outcome.best is not None else 1.0
-    beyond = [a for _, a in outcome.tried if not a.accepted and a.ratio > reached]
-    if not beyond:
-        return ""
-    nearest: Attempt = min(beyond, key=lambda a: a.ratio)
-    if not math.isfinite(nearest.drop.estimate):
-        return f"{nearest.ratio:.1f}x gave scores on select that are not finite numbers"
-    unit = " points" if shop.trainer.task.metric.percent else ""
-    return f"{nearest.ratio:.1f}x lost {nearest.drop.estimate:.2f}{unit} on select"

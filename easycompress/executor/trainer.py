@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from easycompress.core.inputs import answer, are_images, chunk_size
+from easycompress.core.inputs import answer, are_images, channels_last, chunk_size, has_channels_last
+from easycompress.core.ledger import spending
 from easycompress.core.memory import shrinking
 from easycompress.distillation.settings import Distillation
 from easycompress.distillation.technique import fitting, make_term
@@ -20,7 +21,9 @@ from easycompress.executor.pace import Pacer
 from easycompress.measure.statistics import paired_drop, paired_error
 from easycompress.technique import Context
 from easycompress.training.fit import Hooks, Schedule, fit
+from easycompress.training.outlook import Outlook
 from easycompress.training.speed import Speed, has_bfloat16, tune
+from easycompress.training.team import agreed, team
 from easycompress.training.terms import Teacher, make_teacher
 from easycompress.training.troubles import Troubles
 
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from easycompress.core.profile import ModelProfile
     from easycompress.core.progress import Progress
     from easycompress.core.task import Task
+    from easycompress.executor.attempt import Attempt
     from easycompress.executor.clock import Allowance, Clock
     from easycompress.executor.journal import Journal
 
@@ -100,17 +104,41 @@ class Trainer:
         return Speed(threads=threads, channels_last=images, bfloat16=half, step_seconds=0.0)
 
     @cached_property
+    def outlook(self) -> Outlook:
+        """What this run's attempts tell of the next one's chances."""
+        return Outlook(self._signed(self.task.metric.quality(self.baseline)), self.allowed)
+
+    @cached_property
     def teacher(self) -> Teacher:
         """The original model's answers, remembered where the training data isn't augmented."""
         self.progress.now("the original model answers the training data, once")
         with self.speed.applied():
-            return make_teacher(self.task.model, self.train, cache=self.task.augment is None)
+            cache = self.task.augment is None
+            return make_teacher(self.task.model, self.train, cache=cache, fast_images=self.speed.channels_last)
 
     def step_seconds(self, model: nn.Module) -> float:
         """Return the seconds of one training step of `model`; 0 where time is not what limits training."""
         if self.clock.budget.kind != "time" or not len(self.train):
             return 0.0
-        return tune(model, self.train, BATCH, only=self.speed).step_seconds + self.fresh_seconds
+        found = team()
+        if found is None:
+            return tune(model, self.train, BATCH, only=self.speed).step_seconds + self.fresh_seconds
+        step = tune(model, self.train, max(2, BATCH // found.size), only=self.speed).step_seconds
+        weights = sum(parameter.numel() for parameter in model.parameters())
+        found.tell({"sum": weights})
+        return step + found.sum_seconds(weights) + self.fresh_seconds
+
+    @cached_property
+    def evaluation_seconds(self) -> float:
+        """What judging the original on *select* takes in PyTorch; 0 where time is not what limits training."""
+        if self.clock.budget.kind != "time":
+            return 0.0
+        return float(self.journal.once("evaluation seconds", self._try_evaluation))
+
+    def _try_evaluation(self) -> float:
+        begin = time.perf_counter()
+        self.evaluate(self.task.model)
+        return time.perf_counter() - begin
 
     @cached_property
     def fresh_seconds(self) -> float:
@@ -128,21 +156,36 @@ class Trainer:
                 times.append(time.perf_counter() - begin)
         return min(times)
 
+    @spending("evaluation")
     def evaluate(self, model: nn.Module) -> float:
         """Return the quality on *select* in PyTorch, larger is better, and remember the scores for `enough`."""
         metric, select = self.task.metric, self.task.data.select
         self._scores = shrinking(chunk_size(model, select.inputs), lambda size: self._scored(model, size))
-        quality = metric.quality(self._scores)
-        return quality if metric.higher_is_better else -quality
+        return self._signed(metric.quality(self._scores))
+
+    def _signed(self, quality: float) -> float:
+        """Return a quality so that larger is better."""
+        return quality if self.task.metric.higher_is_better else -quality
+
+    def learn(self, attempt: Attempt) -> None:
+        """Take in how an attempt's distillation went, where it was trained for all of its epochs."""
+        curves = [stage.curve for stage in attempt.stages if stage.action == Distillation.model_fields["kind"].default]
+        if len(curves) == 1 and attempt.epochs >= attempt.planned_epochs:
+            self.outlook.learn([None if p.quality is None else self._signed(p.quality) for p in curves[0]])
 
     @torch.no_grad()
     def _scored(self, model: nn.Module, size: int) -> np.ndarray[Any, Any]:
         """Return the scores on *select*, `size` samples at a time."""
-        parts = []
+        parts, last = [], has_channels_last(model)
         for inputs, targets in self.task.data.select.batches(size):
-            outputs = answer(model, inputs).float()
+            outputs = answer(model, channels_last(inputs) if last else inputs).float()
             parts.append(self.task.metric.scores(outputs, targets if targets is not None else torch.empty(0)))
         return np.concatenate(parts)
+
+    @property
+    def scores(self) -> np.ndarray[Any, Any]:
+        """The scores (N,) that `evaluate` last saw."""
+        return self._scores
 
     def enough(self, _score: float) -> bool:
         """Tell whether what `evaluate` last saw meets the floor comfortably."""
@@ -175,13 +218,14 @@ class Trainer:
             samples=allowance.samples,
             speed=self.speed,
             teacher=lambda: self.teacher,
-            evaluate=self.evaluate,
-            enough=self.enough,
-            out_of_time=lambda seconds: self._tick(allowance, seconds),
+            evaluate=lambda model: agreed(lambda: self.evaluate(model)),
+            enough=lambda score: agreed(lambda: self.enough(score)),
+            hopeless=lambda scores, epochs: agreed(lambda: self.outlook.hopeless(scores, epochs)),
+            out_of_time=lambda seconds: agreed(lambda: self.tick(allowance, seconds)),
             recover=self._recovery(tag, each, distillation, lambda: main),
             checkpoint=lambda part: self.journal.path(f"{tag}.{part}{CHECKPOINT}"),
             memo=self.memo,
-            once=self.journal.once,
+            once=lambda key, make: agreed(lambda: self.journal.once(key, make)),
             troubles=self._troubles(),
         )
         return main
@@ -208,7 +252,7 @@ class Trainer:
         )
         schedule = fitting(plan, self.profile)
         hooks = Hooks(
-            self.evaluate,
+            context.evaluate,
             out_of_time=context.out_of_time,
             augment=self.task.augment,
             progress=self.progress,
@@ -221,7 +265,7 @@ class Trainer:
         context.trained(f"recovery {index}" if index else "with penalty", history)
         return len(history.epochs)
 
-    def _tick(self, allowance: Allowance, epoch_seconds: float) -> bool:
+    def tick(self, allowance: Allowance, epoch_seconds: float) -> bool:
         """Save the time spent, so that a resumed run knows it, and tell whether another epoch would be late."""
         self.journal.save()
         return self.clock.late(allowance, epoch_seconds)

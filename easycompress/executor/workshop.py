@@ -22,6 +22,7 @@ from easycompress.executor.clock import Allowance
 from easycompress.executor.dial import endings, settled
 from easycompress.executor.guard import Judgement, judge
 from easycompress.executor.journal import RESULT, stage_file
+from easycompress.executor.together import leading
 from easycompress.executor.trainer import BATCH, Trainer
 from easycompress.measure.files import energy_ratio, latency_ratio, objective_of
 from easycompress.measure.runtime import scores_of
@@ -67,14 +68,19 @@ class Workshop:
     exports: Exports = field(default_factory=Exports)
 
     def probe(self, actions: Sequence[Action]) -> Probe:
-        """Write the candidate without any training and measure what doesn't depend on training."""
+        """Write the candidate without any training and measure what doesn't depend on training.
+
+        How long its training steps take is measured where any of `actions` trains.
+        """
         quick = [quick for action in actions if (quick := action.untrained()) is not None]
-        key = "probe: " + " + ".join(action.describe() for action in quick)
-        probe = Probe.model_validate(self.trainer.journal.once(key, lambda: self._probe(quick).model_dump()))
+        trains = any(action.trains for action in actions)
+        key = ("probe: " if trains else "probe without steps: ") + " + ".join(action.describe() for action in quick)
+        made = self.trainer.journal.once(key, lambda: self._probe(quick, trains=trains).model_dump())
+        probe = Probe.model_validate(made)
         self.trainer.clock.finished_in(probe.seconds)
         return probe
 
-    def _probe(self, actions: list[Action]) -> Probe:
+    def _probe(self, actions: list[Action], *, trains: bool) -> Probe:
         begin = time.perf_counter()
         built = build(self.trainer.task, actions, self.trainer.plain_context())
         path = self.trainer.journal.path("probe.onnx")
@@ -82,7 +88,8 @@ class Workshop:
             path, built.write(self.trainer.task, path, packed=self.packed, exports=self.exports)
         )
         seconds = time.perf_counter() - begin
-        return Probe(value=value, ratio=ratio, seconds=seconds, step_seconds=self.trainer.step_seconds(built.model))
+        step = self.trainer.step_seconds(built.model) if trains else 0.0
+        return Probe(value=value, ratio=ratio, seconds=seconds, step_seconds=step)
 
     @property
     def packed(self) -> bool:
@@ -108,7 +115,7 @@ class Workshop:
         tag = f"attempt {number}"
         fresh = not journal.holds(f"{tag}{RESULT}")
         allowance = Allowance.model_validate(
-            journal.once(f"{tag}: allowance", lambda: self._allow(actions, share, step_seconds).model_dump())
+            journal.once(f"{tag}: allowance", lambda: self.allow(actions, share, step_seconds).model_dump())
         )
         what = ", ".join(action.brief() for action in actions)
         if fresh:
@@ -117,6 +124,7 @@ class Workshop:
         attempt = Attempt.model_validate(
             journal.once(f"{tag}{RESULT}", lambda: self._attempt(tag, actions, allowance).model_dump())
         )
+        self.trainer.learn(attempt)
         self.trainer.clock.epochs_used += attempt.epochs
         self.trainer.clock.finished_in(attempt.finishing)
         if fresh:
@@ -128,16 +136,16 @@ class Workshop:
         self.trainer.pacer.end(attempt.seconds)
         return attempt
 
-    def _allow(self, actions: Sequence[Action], share: float, step_seconds: float) -> Allowance:
+    def allow(self, actions: Sequence[Action], share: float, step_seconds: float) -> Allowance:
+        """Return what a candidate may train that gets `share` of what is left to spend."""
         training = [action for action in actions if action.trains]
         if not training:
             return Allowance(epochs=0)
-        begin = time.perf_counter()
-        self.trainer.evaluate(self.trainer.task.model)
-        evaluation = time.perf_counter() - begin
         clock = self.trainer.clock
         patience = max(action.patience for action in training)
-        allowance = clock.allow(share, step_seconds, evaluation, len(self.trainer.train), BATCH, patience)
+        allowance = clock.allow(
+            share, step_seconds, self.trainer.evaluation_seconds, len(self.trainer.train), BATCH, patience
+        )
         said: list[int] = [epochs for action in training if (epochs := getattr(action, "epochs", None)) is not None]
         if len(said) < len(training):
             return allowance
@@ -150,7 +158,8 @@ class Workshop:
         actions = settled(actions, allowance.epochs)
         context = trainer.context(tag, actions, allowance)
         heads = [action for action in actions if not action.finishes]
-        trained = build(trainer.task, heads, context, partial(self._look, tag, actions))
+        with leading(trainer, tag, actions, allowance):
+            trained = build(trainer.task, heads, context, partial(self._look, tag, actions))
         end_of_training = time.perf_counter()
         trainer.pacer.training_ended()
         path = trainer.journal.path(f"{tag}.onnx")
@@ -188,7 +197,7 @@ class Workshop:
         best: _Judged | None = None
         ways = endings(actions)
         for tails in ways:
-            built = trained.then(tails, context)
+            built = trained.then(tails, context, final=True)
             built.write(task, path, packed=self.packed, exports=self.exports)
             scores = scores_of(path, task.data.select, task.metric, self.threads)
             drop = paired_drop(baseline, scores, task.metric, allowed)

@@ -11,6 +11,7 @@ from torch import nn
 
 from easycompress.core.errors import BadInput
 from easycompress.core.goal import parse_budget
+from easycompress.executor.storage import is_remote
 from easycompress.exploration.plan import CURVES
 from easycompress.exploration.points import POINTS
 
@@ -92,6 +93,8 @@ def folder_of(model: nn.Module | str | Path, out: str | Path | None) -> Path:
     Raises BadInput where something else is in there.
     """
     if out is not None:
+        if is_remote(out):
+            raise BadInput(f"-o {out}: explore writes into folders; mount the store, or name a shared folder")
         folder = Path(out)
     elif isinstance(model, nn.Module):
         folder = Path("model-explore")

@@ -1,4 +1,4 @@
-"""Who measures points: this process, several of its own, or Ray's. Every one reads the task once."""
+"""Who measures points: this process, or several of its own. Every one reads the task once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from easycompress.core.progress import Silent
 from easycompress.exploration.points import Bench, Row, Spec, blank
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
 
@@ -164,88 +163,3 @@ def _serve(connection: Connection[Any, Any], spec: Spec) -> None:
             except EasyCompressError as error:
                 answer = error
             connection.send(answer)
-
-
-class OnRay:
-    """Actors of a Ray cluster, whose machines see the same files; `local` starts one on this machine."""
-
-    def __init__(self, spec: Spec, size: int, address: str) -> None:
-        try:
-            import ray  # noqa: PLC0415 - the optional extra `scale`
-        except ImportError as error:
-            raise BadInput('--ray: Ray is not installed; pip install "easycompress[scale]"') from error
-        self.ray, self.size = ray, size
-        try:
-            where: dict[str, Any] = {"num_cpus": size} if address == "local" else {"address": address}
-            ray.init(**where, include_dashboard=False, log_to_driver=False, configure_logging=False)
-        except Exception as error:  # a start that takes too long is a bare Exception of Ray's
-            ray.shutdown()
-            raise BadInput(f"--ray {address}: no cluster answers ({one_line(error)}); use local") from error
-        try:
-            shared = ray.put(spec)
-        except UNSENDABLE as error:
-            self.close()
-            raise BadInput(f"--ray: this model can't be sent to other machines ({one_line(error)})") from error
-        actor: Any = ray.remote(num_cpus=1 if address == "local" else spec.threads)(_Actor)
-        self.idle = [actor.remote(shared) for _ in range(size)]
-        self.busy: dict[Any, tuple[Any, Job]] = {}
-        self.waiting: list[Job] = []
-
-    def give(self, job: Job) -> None:
-        """Hand a point to an idle actor, or queue it."""
-        self.waiting.append(job)
-        self._hand_out()
-
-    def _hand_out(self) -> None:
-        while self.waiting and self.idle:
-            actor, job = self.idle.pop(), self.waiting.pop(0)
-            self.busy[actor.measure.remote(job)] = (actor, job)
-
-    def next(self) -> Row:
-        """Wait for a point. An actor that is lost makes a failed one."""
-        (done, *_), _ = self.ray.wait(list(self.busy), num_returns=1)
-        actor, (point, key) = self.busy.pop(done)
-        try:
-            row: Row = self.ray.get(done)
-        except self.ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, EasyCompressError):
-                raise cause from error
-            row = blank(point, key, one_line(error))
-        except self.ray.exceptions.RayError as error:
-            row = blank(point, key, f"lost by Ray: {one_line(error)}; run it again")
-        self.idle.append(actor)
-        self._hand_out()
-        return row
-
-    def close(self) -> None:
-        """End the actors, and the cluster where it was started here."""
-        self.ray.shutdown()
-
-
-class _Actor:
-    """A bench on one of Ray's machines."""
-
-    def __init__(self, spec: Spec) -> None:
-        self.folder = tempfile.TemporaryDirectory(prefix="easycompress-")
-        self.bench = Bench(spec, Path(self.folder.name), Silent())
-
-    def measure(self, job: Job) -> Row:
-        """Return the point."""
-        return carried_out(self.bench, job)
-
-
-@contextlib.contextmanager
-def hired(spec: Spec, workers: int, ray: str | None, alone: Bench) -> Iterator[Crew]:
-    """Provide who measures, and end them whatever happens. `alone` is this process's own bench."""
-    crew: Crew
-    if ray is not None:
-        crew = OnRay(spec, workers, ray)
-    elif workers > 1:
-        crew = Processes(spec, workers)
-    else:
-        crew = Alone(alone)
-    try:
-        yield crew
-    finally:
-        crew.close()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from easycompress.core.files import read_json, write_json
-from easycompress.exploration.crew import hired
+from easycompress.exploration.cluster import hired
 from easycompress.exploration.points import POINTS, TAG, Bench, Row, Spec, common, key_of, read_row, renamed
 from easycompress.measure.files import latency_ratio
 from easycompress.measure.runtime import physical_cores

@@ -102,7 +102,7 @@ def _read(path: Path, *, in_model: bool) -> dict[str, Any]:
     for key in ("target", "max_drop", "min_quality", "budget"):
         if key in values:
             values[key] = str(values[key])
-    if isinstance(values.get("out"), str):
+    if isinstance(values.get("out"), str) and "://" not in values["out"]:
         values["out"] = str(path.resolve().parent / values["out"])
     return values
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from easycompress.codes.composed import Additive
+from easycompress.core.ledger import spending
 from easycompress.lc.projections.pruned import ConstraintL0, ConstraintL1, PenaltyL0, PenaltyL1
 from easycompress.lc.projections.quantized import Binarization, FixedCodebook, Ternarization
 
@@ -53,6 +54,7 @@ def components(tasks: Sequence[Task]) -> list[list[int]]:
     return [sorted(members) for _, members in groups]
 
 
+@spending("projection")
 def c_step(tasks: Sequence[Task], weights: Mapping[str, Tensor], mu: float, warm: Theta | None = None) -> Theta:
     """Return argmin over Theta of ||w - Delta(Theta)||^2 + (2 / mu) lambda C(Theta) for the tensors `weights`.
 

@@ -28,8 +28,9 @@ from easycompress.lc.projections.pruned import ConstraintL0, ConstraintL1, Penal
 from easycompress.lc.projections.quantized import AdaptiveQuantization, Binarization, FixedCodebook, Ternarization
 from easycompress.lc.run import Means, Recipe, run
 from easycompress.lc.schedule import Penalty, spread
+from easycompress.lc.settings import FIRST_MU, FIRST_RATE, LAST_MU, LAST_RATE, TUNING_RATE
 from easycompress.lc.tasks import each, weights_of
-from easycompress.lc.technique import BATCH, FIRST_MU, FIRST_RATE, LAST_MU, LAST_RATE, TUNING_RATE, recipe_for
+from easycompress.lc.technique import BATCH, recipe_for
 from easycompress.training.speed import tune
 from easycompress.training.terms import Labels
 

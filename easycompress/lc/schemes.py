@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from easycompress.codes.lowrank import matrix_size, to_matrix
+from easycompress.core.knobs import emphasis
 from easycompress.lc.projections.entropy import EntropyConstrained
 from easycompress.lc.projections.lowrank import LowRankAt
 from easycompress.lc.projections.pruned import ConstraintL0
@@ -31,16 +32,21 @@ LEAST_REST = 0.01
 
 
 def tasks_for(
-    scheme: Scheme, model: nn.Module, bits: float, ranks: Literal["even", "priced"] = "even"
+    scheme: Scheme,
+    model: nn.Module,
+    bits: float,
+    ranks: Literal["even", "priced"] = "even",
+    slant: tuple[float | None, float | None] = (None, None),
 ) -> dict[Any, Any]:
     """Return the tasks that store the weights of `model` in about `bits` bits each.
 
     Codebooks and biases aren't counted. Schemes of several parts give 1 bit to quantization, if it is one, and equal
-    shares of the rest to the others. `ranks` as in LearningCompression.
+    shares of the rest to the others. `ranks` and `slant`, its tilt and bow, as in LearningCompression.
     """
     names = weights_of(model)
     if scheme == "entropy":
-        return {names: EntropyConstrained(bits_per_weight=bits)}
+        weights = None if slant == (None, None) else emphasis(len(names), *slant)
+        return {names: EntropyConstrained(bits_per_weight=bits, weights=weights)}
     parts = scheme.split("+")
     tasks: dict[Any, Any] = {}
     if "quantize" in parts:

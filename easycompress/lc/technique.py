@@ -12,7 +12,17 @@ from easycompress.lc.papers import ratios
 from easycompress.lc.run import Means, Recipe, points_of, run
 from easycompress.lc.schedule import spread
 from easycompress.lc.schemes import tasks_for
-from easycompress.lc.settings import LearningCompression, bits_at
+from easycompress.lc.settings import (
+    ALPHA,
+    FIRST_MU,
+    FIRST_RATE,
+    LAST_MU,
+    LAST_RATE,
+    TEMPERATURE,
+    TUNING_RATE,
+    LearningCompression,
+    bits_at,
+)
 from easycompress.technique import Applied, Context, Need
 from easycompress.training.speed import Speed
 from easycompress.training.terms import taught
@@ -23,18 +33,8 @@ if TYPE_CHECKING:
     from easycompress.core.inputs import Inputs
     from easycompress.core.profile import ModelProfile
 
-FIRST_MU, LAST_MU = 1e-4, 1.0
-"""Between these the penalty parameter grows geometrically: from free weights to weights that are the code's.
-
-Found on LeNet300 at 0.5 bits a weight, 24 epochs: 1e-4 to 1 ends 0.2 to 0.3 points above 1e-3 to 1 and 1e-2 to 3.
-"""
-
-FIRST_RATE, LAST_RATE = 0.05, 0.005
-
 TUNING_SHARE = 0.2
 """Share of the epochs for what stays free once the code is settled."""
-
-TUNING_RATE = 0.01
 
 LEAST_STEPS, MOST_STEPS = 10, 60
 """Alternations of L and C steps; with few epochs of much data an L step is a part of one."""
@@ -46,8 +46,6 @@ BATCH = 128
 
 LOOKS = 20
 """Evaluations of the compressed net on the way, for its curve, at most: each costs a pass over *select*."""
-
-TEMPERATURE, ALPHA = 2.0, 0.3
 
 
 class LearningCompressor:
@@ -66,15 +64,16 @@ class LearningCompressor:
     def apply(self, model: nn.Module, action: LearningCompression, context: Context) -> Applied:
         """Train as the context allows; without epochs this is direct compression."""
         strength = action.strength or 0.0
-        tasks = tasks_for(action.scheme, model, bits_at(strength), action.ranks)
+        tasks = tasks_for(action.scheme, model, bits_at(strength), action.ranks, (action.tilt, action.bow))
         data = context.task.data
         epochs = min(action.epochs or context.epochs, context.epochs)
         speed = context.speed or Speed(threads=1, channels_last=False, bfloat16=False, step_seconds=0.0)  # unused then
         # Nothing trained, no teacher: its answers would be made for nothing.
         teacher = context.teacher if epochs else None
-        term = taught(action.technique, context.task.loss, teacher, TEMPERATURE, ALPHA)
+        alpha = ALPHA if action.alpha is None else action.alpha
+        term = taught(action.technique, context.task.loss, teacher, action.temperature or TEMPERATURE, alpha)
         samples = context.samples or len(data.train)
-        recipe = recipe_for(epochs, samples, context.seed)
+        recipe = recipe_for(epochs, samples, context.seed, action)
         better = context.task.metric.higher_is_better
         means = Means(
             data.train, term, speed, context.evaluate, context.task.augment, context.out_of_time, context.progress,
@@ -96,14 +95,16 @@ class LearningCompressor:
         return refactor(model, record["factored"])
 
 
-def recipe_for(epochs: int, samples: int, seed: int) -> Recipe:
-    """Return how `epochs` epochs of `samples` samples are spent.
+def recipe_for(epochs: int, samples: int, seed: int, action: LearningCompression | None = None) -> Recipe:
+    """Return how `epochs` epochs of `samples` samples are spent, at the rates and the penalty of `action`.
 
     An L step is as many whole epochs as its least number of optimizer steps takes, or a part of one where the data is
     so large that fewer alternations than the least would come of it.
     """
+    action = action or LearningCompression()
+    first = action.mu or FIRST_MU
     if not epochs:
-        return Recipe(spread(FIRST_MU, LAST_MU, 0))
+        return Recipe(spread(first, LAST_MU, 0))
     tuning = round(TUNING_SHARE * epochs)
     learning = max(epochs - tuning, 1)
     an_epoch = math.ceil(samples / BATCH)
@@ -114,7 +115,11 @@ def recipe_for(epochs: int, samples: int, seed: int) -> Recipe:
     else:
         steps, whole = LEAST_STEPS, 1
         part = math.ceil(learning * samples / steps)
+    rate, last = FIRST_RATE, LAST_RATE
+    if action.rate is not None:
+        rate, last = action.rate, action.rate * LAST_RATE / FIRST_RATE
     return Recipe(
-        spread(FIRST_MU, LAST_MU, steps), epochs=whole, lr=FIRST_RATE, lr_last=LAST_RATE, tune_epochs=tuning,
-        tune_lr=TUNING_RATE, batch=BATCH, samples=min(part, samples), tune_samples=samples, seed=seed,
+        spread(first, LAST_MU, steps), epochs=whole, lr=rate, lr_last=last, tune_epochs=tuning,
+        tune_lr=action.tuning_rate or TUNING_RATE, batch=BATCH, samples=min(part, samples), tune_samples=samples,
+        seed=seed,
     )  # fmt: skip

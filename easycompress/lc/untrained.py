@@ -17,7 +17,7 @@ from easycompress.lc.settings import EntropyQuantization, bits_at
 from easycompress.lc.statistics import collect
 from easycompress.lc.tasks import weights_of
 from easycompress.technique import Applied, Context, Need
-from easycompress.training.norms import reestimate
+from easycompress.training.norms import correct, observed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,6 +30,9 @@ NEAR = 0.01
 """The slope is found when the code length is within this share of the budget."""
 
 TRIES = 8
+
+KEPT_BYTES = 1_000_000_000
+"""What feedback knows of all layers is kept from one attempt to the next where it takes no more."""
 
 
 class EntropyQuantizer:
@@ -56,8 +59,11 @@ class EntropyQuantizer:
         inputs = context.task.data.calibration.inputs[: action.samples]
         codes: dict[str, Code] = {}
         shifts: dict[str, Tensor] = {}
-        if action.method == "feedback" and len(inputs) and names:
-            codes, shifts = _fed_back(model, weights, bits, inputs)
+        count = len(inputs)
+        seen = context.remembered(f"batch norm over {count} samples", model, lambda: observed(model, inputs))
+        if action.method == "feedback" and count and names:
+            layers = _layers(model, weights, inputs, context)
+            codes, shifts = _fed_back(weights, bits, layers)
         else:
             made = EntropyConstrained(bits_per_weight=bits).project(list(weights.values()), 1.0)
             codes = dict(zip(weights, made, strict=True))
@@ -68,7 +74,7 @@ class EntropyQuantizer:
                 bias = getattr(model.get_submodule(name.rpartition(".")[0]), "bias", None)
                 if bias is not None:
                     bias += shift
-        reestimate(model, inputs)
+        correct(model, seen, inputs)
         if action.biases == "8-bit":
             codes |= coded_biases(model)
         paper = ratios(model, codes, {layer.name: layer.macs for layer in context.profile.layers})
@@ -79,14 +85,23 @@ class EntropyQuantizer:
         return model
 
 
+def _layers(model: nn.Module, weights: dict[str, Tensor], inputs: Inputs, context: Context) -> dict[str, Feedback]:
+    """Return the layers that feedback is possible in, by their weights' names; remembered where that is small."""
+
+    def make() -> dict[str, Feedback]:
+        return {name: Feedback(weights[name], known) for name, known in collect(model, inputs, weights).items()}
+
+    size = sum(4 * (weight[0].numel() ** 2 + weight.numel()) for weight in weights.values() if len(weight))
+    return context.remembered(f"feedback over {len(inputs)} samples", model, make) if size <= KEPT_BYTES else make()
+
+
 def _fed_back(
-    model: nn.Module, weights: dict[str, Tensor], bits: float, inputs: Inputs
+    weights: dict[str, Tensor], bits: float, layers: dict[str, Feedback]
 ) -> tuple[dict[str, Code], dict[str, Tensor]]:
     """Return codes of about `bits` bits a weight, and what each layer's mean output lost.
 
     Layers without statistics (groups, recurrent) are quantized to the nearest level at the same slope.
     """
-    layers = {name: Feedback(weights[name], known) for name, known in collect(model, inputs, weights).items()}
     others = [name for name in weights if name not in layers]
     count = max(sum(weight.numel() for weight in weights.values()), 1)
     power = sum(float((weight * weight).sum()) for weight in weights.values()) / count or 1.0  # zeros are zeros

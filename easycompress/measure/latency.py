@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easycompress.core.inputs import repeated
+from easycompress.core.ledger import spending
 from easycompress.core.outcome import Latency
 from easycompress.measure.runtime import Runtime
 
@@ -48,6 +49,7 @@ DIGITS = 6
 """Significant digits of a quantile: the clock has no more."""
 
 
+@spending("latency")
 def time_files(
     paths: list[Path], example: Inputs, batch: int, threads: int, rounds: int | None = None
 ) -> list[Latency]:

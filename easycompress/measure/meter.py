@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from easycompress.core.ledger import spending
 from easycompress.core.outcome import Energy
 from easycompress.measure.runtime import Runtime
 
@@ -71,6 +72,7 @@ def find_meter(root: Path = POWERCAP) -> Rapl | None:
     return Rapl(tuple(domains)) if domains else None
 
 
+@spending("latency")
 def measure(paths: list[Path], example: Inputs, threads: int, meter: Meter) -> list[Energy]:
     """Return the energy of one inference of one sample for each file, in mJ, from alternating blocks of runs."""
     runtimes = [Runtime(path, threads) for path in paths]

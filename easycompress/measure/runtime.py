@@ -11,6 +11,7 @@ import torch
 from easycompress.artifact.session import open_session
 from easycompress.core.errors import CannotCompress, one_line
 from easycompress.core.inputs import TWINS, Bundle, parts
+from easycompress.core.ledger import spending
 from easycompress.core.memory import is_exhausted
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Runtime:
         """Return the answer to every sample, (N, ...)."""
         return np.concatenate([self.run(inputs) for inputs, _ in split.batches(self.batch)])
 
+    @spending("evaluation")
     def judged(self, split: Split, metric: Metric) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
         """Return what every sample contributes to `metric`, (N,) or (N, K), and the answers (N, ...).
 

@@ -12,6 +12,7 @@ import torch
 
 from easycompress.core.errors import CannotCompress
 from easycompress.core.inputs import answer, parts
+from easycompress.core.knobs import emphasis
 from easycompress.pruning.importance import Member, dimension, slices
 from easycompress.pruning.widths import kept_widths, least_important
 from easycompress.training.terms import soft_loss
@@ -60,13 +61,15 @@ def spread(
     """Return how many channels each root keeps, as the action wants it.
 
     `everything` are the groups of the whole model, of which `groups` may be a part: they show where the ends are. What
-    a channel costs, its score or the measured loss, is divided by what it saves and raised where it is protected.
+    a channel costs, its score or the measured loss, is divided by what it saves and raised where it is protected,
+    and by the action's tilt and bow.
     Raises CannotCompress where sensitivity has no samples to be measured on.
     """
     strength = action.strength if action.strength is not None else 0.0
     saved = savings(groups, context.profile, action.saves)
     spared = protected(groups, everything, action.protect)
-    price = {root: (PENALTY if root in spared else 1.0) / amount for root, amount in saved.items()}
+    slant = dict(zip((group.root for group in groups), emphasis(len(groups), action.tilt, action.bow), strict=True))
+    price = {root: slant[root] * (PENALTY if root in spared else 1.0) / amount for root, amount in saved.items()}
     if action.ratios == "global":
         priced = [dataclasses.replace(group, scores=group.scores * price[group.root]) for group in groups]
         return kept_widths(priced, strength, action.round_to)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from easycompress.codes.affine import TINY
+from easycompress.training.parallel import extremes
 
 LEVELS = 255
 """Steps of an unsigned 8-bit grid."""
@@ -96,7 +97,7 @@ class Activation(nn.Module):
             self.left -= 1
             seen = x.detach()[::WATCHED]
             low = seen.new_zeros(()) if self.rectified else seen.amin()
-            self.range.lerp_(torch.stack([low, seen.amax()]).float(), AVERAGING)
+            self.range.lerp_(torch.stack(extremes(low, seen.amax())).float(), AVERAGING)
         scale, zero = self.grid()
         return on_grid(x, scale, zero, 0.0 if self.rectified else -math.inf)
 

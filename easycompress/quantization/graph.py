@@ -22,6 +22,7 @@ from onnxruntime.quantization import (
 from easycompress.core.errors import CannotCompress, one_line
 from easycompress.core.files import SCRATCH_REMEDY, refuse_full, write_bytes
 from easycompress.core.inputs import Bundle, parts
+from easycompress.core.ledger import spending
 from easycompress.core.memory import is_exhausted
 from easycompress.quantization.outputs import plain_outputs
 
@@ -70,6 +71,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is un
         return {name: tensor.numpy() for name, tensor in tensors if name in self.taken}
 
 
+@spending("calibration")
 def quantize_graph(
     proto: onnx.ModelProto, inputs: Inputs, action: StaticInt8, *, reduce: bool, skip: Sequence[str] = ()
 ) -> onnx.ModelProto:

@@ -9,7 +9,7 @@ from onnx import numpy_helper
 
 from easycompress.artifact.fold import fold, fold_checked
 from easycompress.quantization.layout import with_grids
-from easycompress.quantization.qat_settings import QatInt8
+from easycompress.quantization.qat_settings import RATE, QatInt8
 from easycompress.quantization.simulate import Simulation, simulate
 from easycompress.quantization.technique import StaticQuantizer
 from easycompress.technique import Applied, Context, FilePass, Need
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from easycompress.core.inputs import Inputs
     from easycompress.core.profile import ModelProfile
-
-RATE = 0.01
-"""Peak rate of momentum SGD, for weights relative to their channel's largest one (see fake.Weights)."""
 
 
 class QatQuantizer:
@@ -96,7 +93,7 @@ def _train(simulation: Simulation, action: QatInt8, context: Context) -> History
         higher_is_better=context.task.metric.higher_is_better,
         troubles=context.troubles,
     )
-    schedule = Schedule(epochs=epochs, lr=RATE, samples=context.samples, seed=context.seed)
+    schedule = Schedule(epochs=epochs, lr=action.rate or RATE, samples=context.samples, seed=context.seed)
     steps = -(-min(schedule.samples or len(train), len(train)) // schedule.batch)
     simulation.watch(min(steps, steps * epochs // 2))  # then the ranges hold still, and the weights settle in them
     file = None if context.checkpoint is None else context.checkpoint("qat")

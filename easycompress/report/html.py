@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from easycompress.executor.told import tuning_words, turned_words
 from easycompress.report import bars, curves, latencies, layers, tree_drawing, trees, units
 from easycompress.report.chart import attempts, chart, floor_on_select
 from easycompress.report.reading import compared, goal_words, read, repeats_words
@@ -101,6 +102,8 @@ def render(report: Report) -> str:
         headlines=_headlines(report, reading),
         model=_model_line(report.profile),
         seeds=repeats_words(report, reading),
+        tuned="" if report.tuning is None else tuning_words(report.tuning, percent=reading.percent),
+        turned=turned_words,
         rows=compared(report, reading),
         asked=_asked(reading.request),
         run=run_snippet(report),
@@ -151,6 +154,7 @@ def _contents(report: Report, shown: dict[str, Any]) -> list[tuple[str, str]]:
     """Return anchor and title of the page's sections, without those that have nothing to tell."""
     sections = [
         ("attempts", "Attempts", True),
+        ("search", "Search", report.tuning),
         ("decisions", "Decisions", True),
         ("before-and-after", "Before and after", True),
         ("layers", "Layers", shown["layers"]),

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from easycompress.core.errors import printable
+from easycompress.executor.told import tuning_words
 from easycompress.report import units
 from easycompress.report.attempts import counted
 from easycompress.report.attempts import table as attempts_table
@@ -161,6 +162,9 @@ class Terminal:
             self._print(table(columns, rows, self._width))
             if seeds := repeats_words(report, read(report)):
                 self._print(Text(f"\n{wrapped(seeds, self._width)}"))
+            if report.tuning is not None:
+                told = tuning_words(report.tuning, percent=read(report).percent)
+                self._print(Text(f"\n{wrapped(told, self._width)}"))
             self._print(Text())
         label = report.summary.partition(":")[0]
         text = Text(wrapped(report.summary, self._width))

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from easycompress.core.files import write_bytes
+from easycompress.core.ledger import spending
 from easycompress.core.plain import read_json_text
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone().contiguous() for name, value in model.state_dict().items()}
 
 
+@spending("checkpoints")
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
     """Write tensors and JSON-able `meta` atomically."""
     write_bytes(path, save({n: t.contiguous() for n, t in tensors.items()}, metadata={"meta": json.dumps(meta)}))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from easycompress.core.errors import BadInput
-from easycompress.core.inputs import answer, channels_last
+from easycompress.core.inputs import channels_last
+from easycompress.core.ledger import spending
 from easycompress.core.memory import is_exhausted
 from easycompress.core.progress import EpochDone, tell
 from easycompress.training.checkpoint import (
@@ -21,6 +22,7 @@ from easycompress.training.checkpoint import (
 )
 from easycompress.training.curve import in_unit
 from easycompress.training.norms import has_norms
+from easycompress.training.parallel import processes
 from easycompress.training.schedule import History, Hooks, Schedule
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ CALMER = 0.1
 """What each such return multiplies the rate of all later steps by."""
 
 
+@spending("training")
 def fit(
     model: nn.Module, split: Split, term: Term, schedule: Schedule, speed: Speed, hooks: Hooks, checkpoint: Path | None
 ) -> History:
@@ -58,14 +61,18 @@ def fit(
     batch's. Raises BadInput where it doesn't suffice for the least that a step takes.
     """
     run = _Run(model, split, term, schedule, speed, hooks, checkpoint)
-    run.restore(checkpoint)
-    with speed.applied(), torch.random.fork_rng(devices=[]):
-        while run.epoch < schedule.epochs and not run.done:
-            run.one_epoch()
-            if checkpoint is not None:
-                run.save(checkpoint)
+    try:
+        run.restore(checkpoint)
+        with speed.applied(), torch.random.fork_rng(devices=[]):
+            while run.epoch < schedule.epochs and not run.done:
+                run.one_epoch()
+                if checkpoint is not None:
+                    run.save(checkpoint)
+    finally:
+        run.ways.end()
     hooks.troubles.diverged += run.rollbacks
     hooks.troubles.ended += run.rollbacks > ROLLBACKS
+    hooks.troubles.hopeless += run.hopeless()
     model.load_state_dict(run.best_state)
     model.eval()
     for parameter in run.frozen:
@@ -104,7 +111,9 @@ class _Run:
         self.frozen = [p for p in parameters if not p.requires_grad]  # a model frozen for inference learns as a whole
         for parameter in self.frozen:
             parameter.requires_grad_(True)  # noqa: FBT003 - torch's own signature
-        self.optimizer = _optimizer(parameters, schedule)
+        self.ways = processes(model)
+        self.optimizer = _optimizer(self.ways.learning(parameters), schedule)
+        self.ways.prepare(self.optimizer)
         self.samples = min(schedule.samples or len(split), len(split))
         self.history = History(best=hooks.start)
         self.best_state = state_of(model)
@@ -118,6 +127,7 @@ class _Run:
         while loss is None:
             self._take_less()
             loss = self._pass()
+        self.ways.fetch()
         self.model.eval()
         if not loss <= self.hooks.bound or not math.isfinite(loss) or not self._finite():
             self._roll_back(time.perf_counter() - begin)
@@ -130,7 +140,11 @@ class _Run:
             self.best_state = state_of(self.model)
         self.epoch += 1
         self._tell(loss, in_unit(score, higher_is_better=self.hooks.higher_is_better), seconds)
-        self.done = self.hooks.enough(score) or self.hooks.out_of_time(seconds)
+        self.done = self.hooks.enough(score) or self.hopeless() or self.hooks.out_of_time(seconds)
+
+    def hopeless(self) -> bool:
+        """Tell whether there is no point in going on."""
+        return self.hooks.hopeless([row["quality"] for row in self.history.epochs], self.schedule.epochs)
 
     def _tell(self, loss: float, quality: float | None, seconds: float) -> None:
         """Tell of the epoch that is over, in words and as values."""
@@ -146,7 +160,7 @@ class _Run:
         """Train on all batches once; return the mean loss, or None where memory ran out."""
         torch.manual_seed(self.schedule.seed * 100_003 + self.epoch)  # dropout and augmentation, the same on resume
         batches = self._batches()
-        self.model.train()
+        self.ways.live.train()
         total = torch.zeros(())
         try:
             for step, places in enumerate(batches):
@@ -155,13 +169,13 @@ class _Run:
         except (MemoryError, RuntimeError) as error:
             if not is_exhausted(error):
                 raise
-            if self.hooks.troubles.parts >= self.schedule.batch // self.least:
+            if self.ways.size > 1 or self.hooks.troubles.parts >= self.schedule.batch // self.least:
                 raise BadInput(
                     f"{self.hooks.label}: out of memory, a batch in {self.hooks.troubles.parts} parts included; close "
                     "other programs or use a larger machine: the same command with --resume goes on"
                 ) from error
             return None  # what the error's frames hold is free only after this block
-        return float(total) / len(batches)
+        return self.ways.total(float(total)) / len(batches)
 
     def _take_less(self) -> None:
         """Go back to where the epoch began, and take half as many samples at a time from now on."""
@@ -170,8 +184,7 @@ class _Run:
         self.hooks.progress.say(f"{self.hooks.label}: out of memory; batches in {troubles.parts} parts from now on")
         self.optimizer.zero_grad(set_to_none=True)
         if not self.restore(self.checkpoint):
-            self.model.load_state_dict(self.best_state)
-            self.optimizer.state.clear()
+            self._back()
 
     def _finite(self) -> bool:
         """Tell whether the weights are numbers: a last step may have ruined what the loss was still finite for."""
@@ -195,18 +208,15 @@ class _Run:
             inputs = channels_last(inputs)
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros(())
-        for part in torch.arange(len(places)).tensor_split(self._parts(len(places))):
+        mine, weight = self.ways.share(len(places))
+        for part in mine.tensor_split(self._parts(len(mine))):
             whole = len(part) == len(places)
             x, at = (inputs, places) if whole else (inputs[part], places[part])
             y = targets if whole or targets is None else targets[part]
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.speed.bfloat16):
-                outputs = answer(self.model, x)
-            loss = self.term(outputs.float(), y, x, at) * (len(part) / len(places))
-            loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature
+            loss = self.term(self.ways.answers(x, self.speed), y, x, at) * (weight * len(part) / len(places))
+            self.ways.backward(loss)
             total += loss.detach()
-        self.optimizer.step()
-        if self.hooks.after_step is not None:
-            self.hooks.after_step(float(self.optimizer.param_groups[0]["lr"]))
+        self.ways.step(self.hooks.after_step, float(self.optimizer.param_groups[0]["lr"]))
         return total
 
     def _parts(self, samples: int) -> int:
@@ -224,9 +234,13 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.lr * max(factor, 1e-3) * CALMER**self.rollbacks
 
-    def _roll_back(self, seconds: float) -> None:
+    def _back(self) -> None:
         self.model.load_state_dict(self.best_state)
+        self.ways.put()
         self.optimizer.state.clear()
+
+    def _roll_back(self, seconds: float) -> None:
+        self._back()
         self.rollbacks += 1
         self.history.rollbacks = self.rollbacks
         self.done = self.rollbacks > ROLLBACKS or self.hooks.out_of_time(seconds)
@@ -236,7 +250,8 @@ class _Run:
         """Write everything that the next epoch needs."""
         tensors = {f"model.{n}": t for n, t in state_of(self.model).items()}
         tensors |= {f"best.{n}": t for n, t in self.best_state.items()}
-        tensors |= {f"optimizer.{n}": t for n, t in optimizer_tensors(self.optimizer).items()}
+        if not self.ways.sharded:  # no process has all of it: a resume begins with none
+            tensors |= {f"optimizer.{n}": t for n, t in optimizer_tensors(self.optimizer).items()}
         meta: dict[str, Any] = {
             "epoch": self.epoch,
             "rollbacks": self.rollbacks,
@@ -261,6 +276,7 @@ class _Run:
         if any({name: value.shape for name, value in parts[part].items()} != own for part in ("model", "best")):
             return False  # another model's: its training can't be gone on with
         self.model.load_state_dict(parts["model"])
+        self.ways.put()
         self.best_state = parts["best"]
         restore_optimizer(self.optimizer, parts["optimizer"])
         self.epoch, self.rollbacks, self.done = meta["epoch"], meta["rollbacks"], meta["done"]

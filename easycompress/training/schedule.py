@@ -10,7 +10,7 @@ from easycompress.core.progress import Progress, Silent
 from easycompress.training.troubles import Troubles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import nn
 
@@ -56,16 +56,17 @@ class Hooks:
 
     `evaluate(model)` -> a score on *select*, larger is better; None: nobody asks, and the last epoch is kept. `start`
     is the score of the weights as they come, if known: training that doesn't beat it leaves them. `enough(score)` ->
-    stop early. `out_of_time(seconds)` -> True when another epoch of that many seconds must not begin. An epoch's mean
-    loss above `bound` counts as no number: training has diverged. `after_step(rate)` may change the weights after each
-    step of the optimizer; `rate` is the learning rate it had. `higher_is_better` is the metric's own: scores are told
-    in its sign. `troubles` takes note of what goes wrong.
+    stop early; so does `hopeless(scores, epochs)`, of the scores so far. `out_of_time(seconds)` -> True when another
+    epoch of that many seconds must not begin. An epoch's mean loss above `bound` counts as no number: training has
+    diverged. `after_step(rate)` may change the weights after each step of the optimizer; `rate` is the learning rate it
+    had. `higher_is_better` is the metric's own: scores are told in its sign. `troubles` takes note of what goes wrong.
     """
 
     evaluate: Callable[[nn.Module], float] | None
     start: float = -math.inf
     bound: float = math.inf
     enough: Callable[[float], bool] = lambda _: False
+    hopeless: Callable[[Sequence[float], int], bool] = lambda _, __: False
     out_of_time: Callable[[float], bool] = lambda _: False
     augment: Callable[[Inputs], Inputs] | None = None
     after_step: Callable[[float], None] | None = None

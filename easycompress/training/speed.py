@@ -14,6 +14,7 @@ from torch import nn
 from easycompress.core.goal import Frozen
 from easycompress.core.inputs import answer, are_images
 from easycompress.core.inputs import channels_last as ordered
+from easycompress.core.ledger import spending
 from easycompress.core.memory import shrinking
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Speed(Frozen):
             torch.set_num_threads(before)
 
 
+@spending("step timing")
 def tune(model: nn.Module, split: Split, batch: int, only: Speed | None = None) -> Speed:
     """Time a few training steps for each setting and return the fastest, the simplest among equals.
 

@@ -14,12 +14,14 @@ class Troubles:
     """`parts`: into how many parts a batch is divided, whose gradients add up; more than one once memory was short.
 
     `diverged`: how often the loss was no number, or beyond its bound, and training went back to its best epoch;
-    `ended`: how many trainings ended over that. `keep(parts)` is told when `parts` grows, so that a resume knows.
+    `ended`: how many trainings ended over that, `hopeless`: how many because the floor was out of reach.
+    `keep(parts)` is told when `parts` grows, so that a resume knows.
     """
 
     parts: int = 1
     diverged: int = 0
     ended: int = 0
+    hopeless: int = 0
     keep: Callable[[int], None] = lambda _: None
 
     def halve(self) -> None:
@@ -36,4 +38,6 @@ class Troubles:
             said += f"; the loss diverged {times}: back to the best epoch at a tenth of the rate{end}"
         if self.parts > 1:
             said += f"; memory was short: batches in {self.parts} parts"
+        if self.hopeless:
+            said += "; training was stopped early: from there on, earlier attempts gained too little to reach the floor"
         return said

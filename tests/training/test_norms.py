@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from easycompress.training.norms import reestimate
+from easycompress.training.norms import correct, observed, reestimate
 
 
 def test_statistics_are_those_of_the_inputs() -> None:
@@ -94,3 +94,39 @@ def test_norms_without_statistics_or_that_are_not_called_stay_as_they_are() -> N
     assert (float(model.unused.running_mean), float(model.unused.running_var)) == (3.0, 4.0)  # type: ignore[arg-type]
     assert float(model.used.running_mean) == pytest.approx(5, abs=0.1)  # type: ignore[arg-type]
     assert model.used.momentum is None
+
+
+def test_a_correction_moves_statistics_by_what_new_weights_changed() -> None:
+    model = nets.make(nets.BatchNormed)
+    inputs = nets.images(300)
+    norm = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    norm.running_mean.fill_(3.0)  # of other data than `inputs`
+    norm.running_var.fill_(5.0)
+    trained, seen = nets.state(model), observed(model, inputs)
+    correct(model, seen, inputs)
+    assert nets.same_state(nets.state(model), trained)  # no weight changed, and so nothing does
+
+    layer = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    correct(model, seen, inputs)
+    mean, variance = next(iter(seen.values()))
+    assert torch.allclose(norm.running_mean, 3 + mean, rtol=1e-4, atol=1e-5)  # twice as large: once more the mean
+    assert torch.allclose(norm.running_var, torch.full_like(variance, 5.0 * 4), rtol=1e-4)
+
+
+def test_a_correction_knows_channels_that_did_not_vary() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).eval()
+    inputs = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model[0].weight[0] = 0
+    seen = observed(model, inputs)
+    with torch.no_grad():
+        model[0].weight[0] = 1
+    correct(model, seen, inputs)
+    assert torch.isfinite(model[1].running_var).all()
+    assert float(model[1].running_var[0]) > 1
+
+
+def test_without_batch_norm_nothing_is_observed() -> None:
+    assert observed(nn.Linear(4, 2), torch.randn(8, 4)) == {}

@@ -105,7 +105,7 @@ function range(schema) {
 export function schemaFields(schema, settings, place) {
   return Object.entries(schema.properties).filter(([name]) => name !== "kind").map(([name, whole]) => {
     const [kind, empty] = inner(whole);
-    const value = settings[name];
+    const value = settings[name] ?? whole.default ?? null; // what is as usual may be left out
     const key = `${place}.${name}`;
     const list = kind.type === "array";
     const options = kind.type === "boolean" ? ["true", "false"] : kind.enum;
