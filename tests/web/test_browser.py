@@ -147,7 +147,7 @@ def test_the_whole_path_over_a_reload_and_a_kill_of_the_server(page: Any, tmp_pa
         page.get_by_role("button", name="Look at the model").click()
         page.get_by_role("cell", name="BatchNorm2d").first.wait_for()
         page.get_by_label("Largest drop").fill("5%")
-        plan(page, budget="60ep", target="6x")
+        plan(page, budget="200ep", target="6x")
         _insist(page)
         page.get_by_role("button", name="Run it").click()
         page.get_by_text("in progress").wait_for()
@@ -180,12 +180,12 @@ def test_the_whole_path_over_a_reload_and_a_kill_of_the_server(page: Any, tmp_pa
 
 
 def _insist(page: Any) -> None:
-    """Change the plan: distillation trains to the end of its 30 epochs, so that there is time to look at it."""
+    """Change the plan: distillation trains to the end of its 100 epochs, so that there is time to look at it."""
     steps = page.locator("ol.steps > li")
     last = steps.filter(has_text="Distillation")
     last.get_by_text("Settings", exact=True).click()
     last.get_by_label("Mode").select_option("budget")
-    last.get_by_label("Epochs").fill("30")
+    last.get_by_label("Epochs").fill("100")
     page.get_by_text("Changed: the plan is carried out as it stands here.").wait_for()
 
 
