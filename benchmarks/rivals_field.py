@@ -99,6 +99,7 @@ OURS = (
     _ours("size", "12x", "2", RESNET20),
     _ours("size", "4x", "1", MINILM),
     _ours("latency", "max", "0.1", LENET5),
+    _ours("latency", "3x", "0.3", LENET5),
     _ours("latency", "1.3x", "0.3", RESNET20),
     _ours("latency", "max", "1", RESNET20),
     _ours("latency", "2x", "1", MINILM),
