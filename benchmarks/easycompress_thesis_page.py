@@ -45,46 +45,26 @@ def lines(held: Json) -> list[str]:
     return "\n\n".join([*parts, "### Techniques alone and combined, at half the size", techniques(held)]).splitlines()
 
 
+def _head(what: str, theirs: str) -> list[str]:
+    """Return the columns of a table; the third says what was asked for, the last what the thesis has there."""
+    return ["model", "data", what, "floor", "reached", "drop", "verdict", "kept", "seconds (load)", theirs]
+
+
 def asked(held: Json) -> str:
     """Return the rows with a target."""
-    head = [
-        "model",
-        "data",
-        "asked",
-        "floor",
-        "reached",
-        "drop",
-        "verdict",
-        "kept",
-        "seconds (load)",
-        "the thesis prints",
-    ]
+    head = _head("asked", "the thesis prints")
     return table(head, [_line(row, held, [_printed(row)]) for row in rows() if row.family == "target"])
 
 
 def reach(held: Json) -> str:
     """Return the rows that ask for the most within a floor."""
-    head = [
-        "model", "data", "objective", "floor", "reached", "drop", "verdict", "kept", "seconds (load)",
-        "the thesis's three models, its tables 4 and 5",
-    ]  # fmt: skip
+    head = _head("objective", "the thesis's three models, its tables 4 and 5")
     return table(head, [_line(row, held, [_claimed(row)]) for row in rows() if row.family == "reach"])
 
 
 def techniques(held: Json) -> str:
     """Return the rows of given techniques."""
-    head = [
-        "model",
-        "data",
-        "techniques",
-        "floor",
-        "reached",
-        "drop",
-        "verdict",
-        "kept",
-        "seconds (load)",
-        "its table 2",
-    ]
+    head = _head("techniques", "its table 2")
     found = []
     for row in rows():
         if row.family == "techniques":
