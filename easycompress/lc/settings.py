@@ -56,7 +56,9 @@ class EntropyQuantization(Coded):
 
     method nearest: each weight goes to the level of least error^2 + slope x bits, one slope for all layers. feedback:
     each column's error is made up for by the columns after it, by the second moments of the layers' inputs over
-    `samples` calibration samples. biases: whether they are stored in 8 bits as well.
+    `samples` calibration samples; layers have slopes by how much the answers change with them, and so have the rows of
+    tables of embeddings, by how often the training data ask for them. biases: whether they are stored in 8 bits as
+    well.
     """
 
     finishes: ClassVar[bool] = True

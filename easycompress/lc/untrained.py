@@ -13,6 +13,8 @@ from easycompress.lc.biases import coded_biases
 from easycompress.lc.feedback import Feedback
 from easycompress.lc.papers import ratios
 from easycompress.lc.projections.entropy import EntropyConstrained, code_length
+from easycompress.lc.rows import quantize_rows
+from easycompress.lc.sensitivity import sensitivities, slopes
 from easycompress.lc.settings import EntropyQuantization, bits_at
 from easycompress.lc.statistics import collect
 from easycompress.lc.tasks import weights_of
@@ -62,8 +64,9 @@ class EntropyQuantizer:
         count = len(inputs)
         seen = context.remembered(f"batch norm over {count} samples", model, lambda: observed(model, inputs))
         if action.method == "feedback" and count and names:
-            layers = _layers(model, weights, inputs, context)
-            codes, shifts = _fed_back(weights, bits, layers)
+            codes, shifts = _fed_back(
+                weights, bits, _layers(model, weights, inputs, context), _slopes(model, weights, context)
+            )
         else:
             made = EntropyConstrained(bits_per_weight=bits).project(list(weights.values()), 1.0)
             codes = dict(zip(weights, made, strict=True))
@@ -85,6 +88,13 @@ class EntropyQuantizer:
         return model
 
 
+def _slopes(model: nn.Module, weights: dict[str, Tensor], context: Context) -> dict[str, Tensor]:
+    """Return what the slope of each weight, or of each of its rows, is multiplied by."""
+    names = list(weights)
+    found = context.remembered("sensitivities", model, lambda: sensitivities(model, context.task, names))
+    return slopes(found, {name: weight.numel() for name, weight in weights.items()})
+
+
 def _layers(model: nn.Module, weights: dict[str, Tensor], inputs: Inputs, context: Context) -> dict[str, Feedback]:
     """Return the layers that feedback is possible in, by their weights' names; remembered where that is small."""
 
@@ -96,32 +106,42 @@ def _layers(model: nn.Module, weights: dict[str, Tensor], inputs: Inputs, contex
 
 
 def _fed_back(
-    weights: dict[str, Tensor], bits: float, layers: dict[str, Feedback]
+    weights: dict[str, Tensor], bits: float, layers: dict[str, Feedback], relative: dict[str, Tensor]
 ) -> tuple[dict[str, Code], dict[str, Tensor]]:
     """Return codes of about `bits` bits a weight, and what each layer's mean output lost.
 
-    Layers without statistics (groups, recurrent) are quantized to the nearest level at the same slope.
+    `relative`: what each weight's slope, or that of each of its rows, is multiplied by. Layers without statistics
+    (groups, recurrent, tables) are quantized to the levels that each weight's own error favours.
     """
-    others = [name for name in weights if name not in layers]
     count = max(sum(weight.numel() for weight in weights.values()), 1)
     power = sum(float((weight * weight).sum()) for weight in weights.values()) / count or 1.0  # zeros are zeros
 
-    def make(slope: float) -> tuple[dict[str, Codebook], dict[str, Codebook]]:
-        found = EntropyConstrained(lam=slope / 2).project([weights[name] for name in others], 1.0)
-        plain = [code for code in found if isinstance(code, Codebook)]  # all of them
-        return {name: layer.quantize(slope) for name, layer in layers.items()}, dict(zip(others, plain, strict=True))
+    def make(slope: float) -> tuple[dict[str, Codebook], float]:
+        made = {name: _quantized(weight, slope * relative[name], layers.get(name)) for name, weight in weights.items()}
+        return {name: code for name, (code, _) in made.items()}, sum(length for _, length in made.values())
 
     low, high = -24.0, 6.0  # log2 of slope / power; the length falls as the slope rises
     point = -4.0
-    made, rest = make(power * 2.0**point)
+    made, length = make(power * 2.0**point)
     for _ in range(TRIES):
-        length = sum(code_length(code) for code in (*made.values(), *rest.values()))
         error = math.log2(length / (bits * count))
         if abs(error) <= NEAR:
             break
         low, high = (point, high) if error > 0 else (low, point)
         guess = point + 2 * error  # at rates below one, a slope four times as large about halves the length
         point = guess if low < guess < high else (low + high) / 2
-        made, rest = make(power * 2.0**point)
-    lost = {name: layer.lost(made[name]) for name, layer in layers.items()}
-    return {name: made[name] if name in made else rest[name] for name in weights}, lost
+        made, length = make(power * 2.0**point)
+    return dict(made), {name: layer.lost(made[name]) for name, layer in layers.items()}
+
+
+def _quantized(weight: Tensor, slope: Tensor, layer: Feedback | None) -> tuple[Codebook, float]:
+    """Return a weight's code and its length in bits, at one slope, (), or one for each row, (rows,)."""
+    if slope.dim():
+        return quantize_rows(weight, slope)
+    if layer is not None:
+        code = layer.quantize(float(slope))
+    else:
+        (found,) = EntropyConstrained(lam=float(slope) / 2).project([weight], 1.0)
+        assert isinstance(found, Codebook)  # noqa: S101 - it makes no other
+        code = found
+    return code, code_length(code)
