@@ -98,6 +98,7 @@ OURS = (
     _ours("size", "8x", "1", RESNET20),
     _ours("size", "12x", "2", RESNET20),
     _ours("size", "4x", "1", MINILM),
+    _ours("size", "6x", "1", MINILM),
     _ours("latency", "max", "0.1", LENET5),
     _ours("latency", "3x", "0.3", LENET5),
     _ours("latency", "1.3x", "0.3", RESNET20),
@@ -111,6 +112,7 @@ OURS = (
     _ours("packed", "8.6x", "0.5", RESNET20),
     _ours("packed", "12x", "2", RESNET20),
     _ours("packed", "8.2x", "1", MINILM),
+    _ours("packed", "10.6x", "0.5", MINILM),
     _ours("packed", "15x", "2", MINILM),
     Ours(
         "asked too much", "size", "0.1", ("--objective", "size", "--target", "100000x", "--budget", "none"),

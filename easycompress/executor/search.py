@@ -32,6 +32,13 @@ SECOND_SHARE = 0.5
 """Share of the rest for a second one at the same strength, trained to the end, before the target gives."""
 
 
+RE_AIMED = 1.01
+"""Where a file came out larger than its untrained one promised, so much beyond what it lacks is aimed at."""
+
+RE_AIMS = 2
+"""How often a target that an accepted attempt just missed is aimed at anew."""
+
+
 class Judged(Protocol):
     """What the search needs to know of an attempt."""
 
@@ -120,12 +127,15 @@ def search(
     *,
     may_insist: Callable[[AttemptT], bool] = lambda _: True,
     most: int = MOST_ATTEMPTS,
+    needed: float = math.inf,
 ) -> Outcome[AttemptT]:
     """Return the best attempt.
 
     `least` is the strength at which the target is reached, None when it is out of reach or the most is wanted.
-    The least strength goes first, twice if need be, the second time insisting if `may_insist(first)`: without training
-    a second try is the first one again, and far below the floor it is a waste. Where it fails, or where there is none,
+    The least strength goes first, and a greater one after it where its file is accepted but falls short of the finite
+    ratio `needed`: what is made with more care can come out larger than the probe. Where it isn't accepted it goes
+    twice if need be, the second time insisting if `may_insist(first)`: without training a second try is the first one
+    again, and far below the floor it is a waste. Where it fails, or where there is none,
     strength 0 and then those between the strongest accepted and the weakest rejected are tried, but for those whose
     `probe` gains nothing. `may_go_on()` says whether another attempt is worth its time; a first one always is.
     There are at most `most`.
@@ -134,10 +144,12 @@ def search(
     high = 1.0 + RESOLUTION
     if least is not None:
         first = attempt(least, FIRST_SHARE)
-        if outcome.add(least, first) or least == 0:
+        if outcome.add(least, first):
+            return _re_aimed(outcome, attempt, probe, may_go_on, needed)
+        if least == 0:
             return outcome
         if may_insist(first) and may_go_on() and outcome.add(least, attempt(least, SECOND_SHARE, insist=True)):
-            return outcome
+            return _re_aimed(outcome, attempt, probe, may_go_on, needed)
         high = least
     if probe(0.0) > BETTER and not outcome.add(0.0, attempt(0.0, _share(outcome, most))):
         return outcome
@@ -151,6 +163,24 @@ def search(
             low = middle
         else:
             high = middle
+    return outcome
+
+
+def _re_aimed(
+    outcome: Outcome[AttemptT],
+    attempt: Attempter[AttemptT],
+    probe: Callable[[float], float],
+    may_go_on: Callable[[], bool],
+    needed: float,
+) -> Outcome[AttemptT]:
+    """Go on from an accepted attempt whose file falls short of `needed`, until one doesn't or isn't accepted."""
+    for _ in range(RE_AIMS):
+        strength, last = outcome.tried[-1]
+        if math.isinf(needed) or last.ratio >= needed or not may_go_on():
+            break
+        stronger = least_strength(probe, probe(strength) * needed / last.ratio * RE_AIMED)
+        if stronger is None or stronger <= strength or not outcome.add(stronger, attempt(stronger, SECOND_SHARE)):
+            break
     return outcome
 
 

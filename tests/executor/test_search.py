@@ -228,3 +228,52 @@ def test_where_the_gentlest_breaks_the_floor_there_is_nothing_to_search() -> Non
     world = World(Curve(3.6, 20, 1, 0), limit=-1)
     assert search(0.5, world.attempt, world.curve, world.may_go_on).best is None
     assert [strength for strength, _, _ in world.log] == [0.5, 0.5, 0.0]
+
+
+@dataclass(frozen=True)
+class Short:
+    """An attempt whose file is larger than the probe promised."""
+
+    ratio: float
+    accepted: bool = True
+
+
+def _short(share: float, *, up_to: float = 99.0, may_go_on: bool = True, needed: float = 8.0) -> list[float]:
+    """Return the strengths tried where files reach only a share of what the probe `4 ** (2 s)` promises."""
+    tried: list[float] = []
+
+    def attempt(strength: float, budget: float, *, insist: bool = False) -> Short:
+        assert 0 < budget < 1
+        assert not insist
+        tried.append(strength)
+        return Short(share * 16**strength, 16**strength <= up_to)
+
+    least = least_strength(lambda s: 16**s, 8.0)
+    outcome = search(least, attempt, lambda s: 16**s, lambda: may_go_on, may_insist=lambda _: False, needed=needed)
+    reached = [16**s * share for s in tried]
+    assert outcome.best is not None
+    assert outcome.best.ratio == max(ratio for ratio, s in zip(reached, tried, strict=True) if 16**s <= up_to)
+    return tried
+
+
+def test_a_file_that_falls_short_of_the_target_is_made_smaller() -> None:
+    tried = _short(0.93)
+    assert len(tried) == 2
+    assert 0.93 * 16 ** tried[-1] >= 8
+
+
+def test_one_that_reaches_it_is_the_last() -> None:
+    assert len(_short(1.0)) == 1
+
+
+def test_where_the_smaller_one_breaks_the_floor_the_first_one_stays() -> None:
+    assert len(_short(0.93, up_to=8.3)) == 2
+
+
+def test_without_time_or_a_target_nothing_is_aimed_anew() -> None:
+    assert len(_short(0.93, may_go_on=False)) == 1
+    assert len(_short(0.93, needed=math.inf)) == 1
+
+
+def test_where_the_strongest_falls_short_too_nothing_is_tried_twice() -> None:
+    assert len(_short(0.4)) == 1
