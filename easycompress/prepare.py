@@ -16,6 +16,7 @@ from easycompress.core.files import SCRATCH_REMEDY, write_bytes
 from easycompress.core.goal import NO_FLOOR, Budget, Goal, parse_budget, parse_floor, parse_objective, parse_target
 from easycompress.core.inputs import answer, parts, sample_shape
 from easycompress.core.ledger import spending
+from easycompress.executor.run import MEASURED_MARGIN
 from easycompress.executor.trainer import BATCH
 from easycompress.measure.files import objective_of
 from easycompress.measure.latency import time_files
@@ -29,6 +30,7 @@ from easycompress.selection.heuristics import Heuristics, as_points, gather
 from easycompress.selection.probe import losses
 from easycompress.selection.recipe import for_large, lacking, read_recipe, tried
 from easycompress.selection.select import chooses_codes, integers_in_question, select, structures
+from easycompress.selection.speeds import Stopwatch, structure_speeds
 from easycompress.selection.trials import count_blocks, integer_losses, outside_blocks, structure_losses
 from easycompress.techniques import technique_for
 from easycompress.training.speed import tune
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from easycompress.core.plan import Plan
+    from easycompress.core.plan import Action, Plan
     from easycompress.core.profile import ModelProfile
     from easycompress.core.request import Request
     from easycompress.core.task import Metric, Task
@@ -245,13 +247,22 @@ def make_heuristics(prepared: Prepared, request: Request, spent: float) -> Heuri
         found_out["blocks"] = count_blocks(task)
     facts = facts.model_copy(update=found_out)
     if compared := structures(facts):
-        found = structure_losses(task, prepared.profile, compared, prepared.needed)
-        facts = facts.model_copy(update={"structure_losses": tuple(found.items())})
+        facts = facts.model_copy(update=_compared(prepared, compared, request.batch))
     if integers := integers_in_question(facts):
         found = integer_losses(task, prepared.profile, integers, prepared.scores, prepared.threads)
         points = {name: as_points(loss, task.metric, prepared.quality) for name, loss in found.items()}
         facts = facts.model_copy(update={"integer_losses": tuple(points.items())})
     return facts
+
+
+def _compared(prepared: Prepared, actions: dict[str, Action], batch: int) -> dict[str, Any]:
+    """Return what changes of the structure lose on copies; where time counts, at the speed that they reach."""
+    task, needed = prepared.task, prepared.needed
+    if prepared.goal.objective != "latency":
+        return {"structure_losses": tuple(structure_losses(task, prepared.profile, actions, needed).items())}
+    faster = Stopwatch(prepared.baseline, task.example, batch, prepared.threads).faster
+    speeds, lost = structure_speeds(task, prepared.profile, actions, MEASURED_MARGIN * needed, faster)
+    return {"structure_speeds": tuple(speeds.items()), "structure_losses": tuple(lost.items())}
 
 
 def _affordable(prepared: Prepared, spent: float) -> float:

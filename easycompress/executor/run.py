@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     Tuner: TypeAlias = Callable[[Dial, float | None], tuple[Dial, float | None, Tuning | None]]
     """Returns the dial with better settings and its least strength that reaches the target, and how they were found."""
 
+    Dials: TypeAlias = tuple[Dial, ...]
+    """Ways to carry out one plan: at each strength the one counts whose untrained file is the best."""
+
 MEASURED_MARGIN = 1.05
 """What is measured aims this much above the target: two measurements of one file differ by a few percent."""
 
@@ -99,32 +102,54 @@ def _chain(dial: Dial, shop: Workshop, needed: float, number: int, tuner: Tuner 
     progress.now("writing untrained candidates: what is the least that reaches the target")
     steps: list[StepRecord] = []
     dial = _without_useless_int8(dial, shop, steps)
-    dial, least, exact = _least(dial, shop, aim, number)
+    dials, least, exact = _least(_ways(dial, shop, aim, steps), shop, aim, number)
     most: float | None = None
     if least is None and needed != float("inf"):
-        most = _ratio(shop, dial, 1.0)
+        most = _ratio(shop, dials, 1.0)
         progress.say(
             f"{shop.goal.target.text} is out of reach: {most_words(most)}; looking for the most within the floor"
         )
     elif least is not None:
-        progress.say(found_words(dial, least, _ratio(shop, dial, least), exact=exact))
-        steps.append(probe_step(shop, dial, least, exact=exact))
+        best = _best(shop, dials, least)
+        progress.say(found_words(best, least, _ratio(shop, dials, least), exact=exact))
+        steps.append(probe_step(shop, best, least, exact=exact))
     if tuner is not None:
-        dial, least, tuning = tuner(dial, least)
-    outcome = _search(dial, shop, least, number)
-    plain = dial.floating()
-    if outcome.best is None and plain not in (dial, Dial(())) and _may_go_on(shop, number + len(outcome.tried)):
+        best = _best(shop, dials, 1.0 if least is None else least)
+        tuned, least, tuning = tuner(best, least)
+        dials = tuple(tuned if each == best else each for each in dials)
+    outcome = _search(dials, shop, least, number)
+    floating: Dials = (dials[0].floating(),)
+    if outcome.best is None and floating not in (dials, (Dial(()),)) and _may_go_on(shop, number + len(outcome.tried)):
         progress.say("nothing with int8 keeps the floor; looking for the most that floating point does")
-        plain, least, _ = _least(plain, shop, aim, number + len(outcome.tried))
-        rest = _search(plain, shop, least, number + len(outcome.tried))
+        floating, least, _ = _least(floating, shop, aim, number + len(outcome.tried))
+        rest = _search(floating, shop, least, number + len(outcome.tried))
         outcome = Outcome(rest.best, [*outcome.tried, *rest.tried])
     steps.extend(steps_of(outcome))
     why = obstacle(outcome, shop) if most is None else most_words(max([most, *(a.ratio for _, a in outcome.tried)]))
     return Executed(best=outcome.best, steps=tuple(steps), why=why, tried=number + len(outcome.tried), tuning=tuning)
 
 
-def _least(dial: Dial, shop: Workshop, aim: float, number: int) -> tuple[Dial, float | None, bool]:
-    """Return the dial and the least strength that reaches `aim`; a family that can't is widened to all layers.
+def _ways(dial: Dial, shop: Workshop, aim: float, steps: list[StepRecord]) -> Dials:
+    """Return the dial, and that without int8 where it becomes the faster one.
+
+    Few channels are soon computed: rounding to integers and back then takes longer than it saves.
+    """
+    plain = dial.floating()
+    if shop.goal.objective != "latency" or plain in (dial, Dial(())) or _ratio(shop, (dial,), 0.0) >= aim:
+        return (dial,)
+    integers, floats = (_ratio(shop, (each,), 1.0) for each in (dial, plain))
+    if floats <= integers:
+        return (dial,)
+    reason = f"the strongest setting gives {integers:.2f}x with int8 and {floats:.2f}x in floating point"
+    reason += "; int8 is left out where it is slower"
+    shop.trainer.progress.say(reason)
+    int8 = next(action for action in dial.actions if action.integers)
+    steps.append(probed_step(shop, int8, shop.probe(dial.without_training(1.0)), "skipped", reason))
+    return (plain, dial)
+
+
+def _least(dials: Dials, shop: Workshop, aim: float, number: int) -> tuple[Dials, float | None, bool]:
+    """Return the dials and the least strength that reaches `aim`; a family that can't is widened to all layers.
 
     `number` attempts were made before. The last is False where the clock ended the search, so that a lesser strength
     may do as well.
@@ -138,15 +163,16 @@ def _least(dial: Dial, shop: Workshop, aim: float, number: int) -> tuple[Dial, f
         exact = _may_probe(shop, number, next(halvings))
         return exact
 
-    for tried in dict.fromkeys((dial, dial.everywhere())):
+    choices = dict.fromkeys((dials, tuple(dial.everywhere() for dial in dials)))
+    for tried in choices:
         least = least_strength(
-            lambda s, d=tried: _ratio(shop, d, s),  # type: ignore[misc]  # mypy can't type a default in a lambda
+            lambda s, d=tried: _ratio(shop, d, s, aim),  # type: ignore[misc]  # mypy can't type a default in a lambda
             aim,
             may_go_on,
         )
         if least is not None:
             return tried, least, exact
-    return max(dict.fromkeys((dial, dial.everywhere())), key=lambda d: _ratio(shop, d, 1.0)), None, exact
+    return max(choices, key=lambda tried: _ratio(shop, tried, 1.0)), None, exact
 
 
 def _without_useless_int8(dial: Dial, shop: Workshop, steps: list[StepRecord]) -> Dial:
@@ -163,13 +189,13 @@ def _without_useless_int8(dial: Dial, shop: Workshop, steps: list[StepRecord]) -
     return dial.floating()
 
 
-def _search(dial: Dial, shop: Workshop, least: float | None, number: int) -> Outcome[Attempt]:
-    """Search the strengths of `dial`; attempts are counted from `number` on."""
+def _search(dials: Dials, shop: Workshop, least: float | None, number: int) -> Outcome[Attempt]:
+    """Search the strengths of `dials`; attempts are counted from `number` on."""
 
     def attempt(strength: float, share: float, *, insist: bool = False) -> Attempt:
         nonlocal number
         number += 1
-        actions = dial.without_training(strength)
+        actions = _best(shop, dials, strength).without_training(strength)
         if insist:
             actions = tuple(action.insisting() for action in actions)
         # The least strength ends the search once it is accepted; the others get equal shares of what is left.
@@ -179,10 +205,10 @@ def _search(dial: Dial, shop: Workshop, least: float | None, number: int) -> Out
     return search(
         least,
         attempt,
-        lambda s: _ratio(shop, dial, s),
+        lambda s: _ratio(shop, dials, s),
         lambda: _may_go_on(shop, number),
-        may_insist=lambda first: _near(dial, shop, first),
-        most=_most_attempts(dial, shop, number),
+        may_insist=lambda first: _near(dials[0], shop, first),
+        most=_most_attempts(dials[0], shop, number),
     )
 
 
@@ -208,9 +234,20 @@ def _near(dial: Dial, shop: Workshop, attempt: Attempt) -> bool:
     return dial.trains and stopped_early and attempt.drop.estimate <= NEAR * max(shop.trainer.allowed, 0.0)
 
 
-def _ratio(shop: Workshop, dial: Dial, strength: float) -> float:
-    actions = dial.without_training(strength)
-    return shop.probe(actions).ratio if actions else 1.0
+def _ratio(shop: Workshop, dials: Dials, strength: float, enough: float = math.inf) -> float:
+    """Return the ratio of the best untrained file at that strength, or of the first that reaches `enough`."""
+    best = 0.0
+    for dial in dials:
+        actions = dial.without_training(strength)
+        best = max(best, shop.probe(actions).ratio if actions else 1.0)
+        if best >= enough:
+            break
+    return best
+
+
+def _best(shop: Workshop, dials: Dials, strength: float) -> Dial:
+    """Return the dial whose untrained file is the best at that strength."""
+    return dials[0] if len(dials) == 1 else max(dials, key=lambda dial: _ratio(shop, (dial,), strength))
 
 
 def _fixed(dial: Dial, shop: Workshop, needed: float, number: int) -> Executed:

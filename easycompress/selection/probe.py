@@ -21,10 +21,13 @@ from easycompress.selection.trees.lc import SCHEMES
 from easycompress.technique import Context
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Callable
 
+    from torch import Tensor, nn
+
+    from easycompress.core.inputs import Inputs
     from easycompress.core.profile import ModelProfile
-    from easycompress.core.task import Task
+    from easycompress.core.task import Split, Task
 
 SAMPLES = 1024
 """Training samples, or else select's, that the loss is taken on."""
@@ -74,12 +77,36 @@ def _at_size(
 
 def loss_of(model: nn.Module, task: Task) -> float:
     """Return the task's loss on up to SAMPLES samples, on the original's answers where there are no labels."""
+    return _loss(task, model, lambda inputs: answer(model, inputs).float())
+
+
+def blank_loss(task: Task) -> float:
+    """Return the loss of a model that answers every sample alike: by the mean of the original's answers to them."""
+    model, split = task.model, _samples(task)
+    total: Tensor | None = None
+    with torch.no_grad():
+        for inputs, _ in split.batches(chunk_size(model, split.inputs)):
+            added = answer(model, inputs).float().sum(0, keepdim=True)
+            total = added if total is None else total + added
+    if total is None:
+        return math.inf
+    mean = total / len(split)
+    return _loss(task, model, lambda inputs: mean.expand(len(inputs), *mean.shape[1:]))
+
+
+def _samples(task: Task) -> Split:
+    """Return what losses are taken on."""
     split = task.data.train if len(task.data.train) else task.data.select
-    split = split.take(slice(0, SAMPLES))
+    return split.take(slice(0, SAMPLES))
+
+
+def _loss(task: Task, model: nn.Module, answered: Callable[[Inputs], Tensor]) -> float:
+    """Return the loss of answers, in chunks that `model` can take."""
+    split = _samples(task)
     total = 0.0
     with torch.no_grad():
         for inputs, given in split.batches(chunk_size(model, split.inputs)):
-            outputs = answer(model, inputs).float()
+            outputs = answered(inputs)
             if given is None:
                 targets = answer(task.model, inputs).argmax(1)
             else:

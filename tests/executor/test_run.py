@@ -51,7 +51,10 @@ class FakeJournal:
 
 @dataclass
 class FakeShop:
-    """Pruning divides by up to 20, int8 by 4; the floor breaks beyond `limit`, with int8 beyond `int8_limit`."""
+    """Pruning divides by up to 20, int8 by 4; the floor breaks beyond `limit`, with int8 beyond `int8_limit`.
+
+    Rounding to integers adds `rounding` of the original's time.
+    """
 
     budget: str = "100ep"
     objective: str = "size"
@@ -59,6 +62,7 @@ class FakeShop:
     limit: float = 1.0
     int8_limit: float = 1.0
     int8_ratio: float = 4.0
+    rounding: float = 0.0
     quick_limit: float = 1.0
     curve: float = 1.0
     allowed: float = 1.5
@@ -95,7 +99,7 @@ class FakeShop:
             if isinstance(action, (EntropyQuantization, LearningCompression)):
                 assert action.strength is not None
                 ratio *= 40.0**action.strength**self.curve
-        return ratio
+        return 1 / (1 / ratio + self.rounding * any(isinstance(action, StaticInt8) for action in actions))
 
     def probe(self, actions: Sequence[Action]) -> Probe:
         assert actions, "nothing to make"
@@ -290,6 +294,82 @@ def test_int8_that_is_slower_is_left_out() -> None:
     assert not any(isinstance(action, StaticInt8) for actions in shop.made for action in actions)
     assert shop.said[0] == "int8 alone is slower than float32 in this runtime: 0.80x; it is left out"
     assert executed.steps[0].verdict == "reverted"
+
+
+def integers(made: Sequence[Action]) -> bool:
+    return any(isinstance(action, StaticInt8) for action in made)
+
+
+@pytest.mark.parametrize("target", [3.0, 10.0])
+def test_int8_is_left_out_where_floats_reach_the_target_with_less_pruning(target: float) -> None:
+    shop = FakeShop(objective="latency", target=f"{target}x", rounding=0.3)  # with int8 3.15x at a strength of 0.89
+    done = shop.run(needed=target)
+    assert done.best is not None
+    assert done.best.ratio >= 1.05 * target
+    assert [integers(made) for made in shop.made] == [False]
+    assert shop.strengths()[0] == pytest.approx(math.log(1.05 * target) / math.log(20), abs=RESOLUTION)
+    reason = (
+        "the strongest setting gives 3.20x with int8 and 20.00x in floating point; int8 is left out where it is slower"
+    )
+    assert shop.said[0] == reason
+    skipped, found, kept = done.steps
+    assert (skipped.action, skipped.verdict, skipped.reason) == ("static-int8", "skipped", reason)
+    assert (found.action, found.verdict, kept.verdict) == ("search", "kept", "kept")
+
+
+def test_int8_stays_where_it_reaches_the_target_with_less_pruning() -> None:
+    shop = FakeShop(objective="latency", target="2x", rounding=0.3)
+    shop.run(needed=2.0)
+    assert [integers(made) for made in shop.made] == [True]
+    least = FakeShop(objective="latency", target="1.5x", rounding=0.3)
+    least.run(needed=1.5)
+    assert least.made == [(StaticInt8(),)]
+    assert least.probed < shop.probed
+
+
+def test_only_time_makes_a_case_against_int8() -> None:
+    shop = FakeShop(target="3x", rounding=0.3)
+    shop.run(needed=3.0)
+    assert integers(shop.made[0])
+
+
+def test_the_most_is_sought_by_whichever_is_faster() -> None:
+    shop = FakeShop(objective="latency", target="max", rounding=0.3, limit=0.6, int8_limit=0.6)
+    done = shop.run()
+    assert done.best is not None
+    assert shop.made[0] == (StaticInt8(),)
+    for made, strength in zip(shop.made, shop.strengths(), strict=True):
+        assert integers(made) is (strength < math.log(2.5) / math.log(20))  # from there on floats are faster
+    assert done.best.ratio == 20 ** max(s for s in shop.strengths() if s <= 0.6)
+
+
+def test_where_floats_break_the_floor_the_target_gives_and_int8_comes_back() -> None:
+    shop = FakeShop(objective="latency", target="3x", rounding=0.3, limit=0.2, int8_limit=0.2)
+    done = shop.run(needed=3.0)
+    assert done.best is not None
+    assert 1.8 < done.best.ratio < 3
+    assert not integers(shop.made[0])
+    kept = shop.made[[step.verdict for step in done.steps[2:]].index("kept")]
+    assert integers(kept)
+
+
+def test_where_neither_reaches_the_target_the_faster_one_tells_how_far_it_goes() -> None:
+    shop = FakeShop(objective="latency", target="30x", rounding=0.3, int8_limit=-1, limit=0.5)
+    done = shop.run(needed=30.0)
+    assert done.why == "the strongest setting of this plan gives a file of 20.00x"
+    assert done.best is not None
+    assert not any(integers(made) for made in shop.made[1:])
+    assert done.best.ratio == 20 ** max(s for s in shop.strengths() if s <= 0.5)
+
+
+def test_a_resumed_run_with_both_ways_goes_the_same_way() -> None:
+    settings: dict[str, Any] = {"objective": "latency", "target": "max", "rounding": 0.3, "limit": 0.6}
+    first = FakeShop(**settings, budget="100s")
+    done = first.run()
+    again = FakeShop(**settings, budget="100s", journal=first.journal)
+    again.journal.now = 1e6
+    assert again.run() == done
+    assert again.made == first.made
 
 
 def test_a_family_that_cannot_carry_the_target_is_widened_to_all_layers() -> None:

@@ -283,7 +283,7 @@ def test_a_leaf_is_carried_out(name: str, tmp_path: Path, monkeypatch: pytest.Mo
         return plan.model_copy(update={"quick": quick, "steps": steps})
 
     monkeypatch.setattr(prepare, "select", settled)
-    for trial in ("structure_losses", "integer_losses", "losses"):
+    for trial in ("structure_losses", "structure_speeds", "integer_losses", "losses"):
         monkeypatch.setattr(prepare, trial, giving(case.known.get(trial, {})))
     monkeypatch.setattr(latency, "PATIENCE", 0.0)
     monkeypatch.setattr(latency, "ROUNDS", 1)

@@ -274,6 +274,21 @@ def test_low_rank_where_it_loses_less(objective: str) -> None:
     assert (note in plan.notes) is (objective == "compute")
 
 
+def test_what_is_faster_goes_before_what_loses_less() -> None:
+    losses = (("channels", 0.4), ("ranks", 0.3))
+    plan = select(
+        make(
+            objective="latency",
+            ratio_needed=3.0,
+            structure_losses=losses,
+            structure_speeds=(("channels", 3.0), ("ranks", 2.6)),
+        )
+    )
+    assert pruning(plan).round_to == 16
+    assert "T4" in rules_asked(plan)
+    assert "T2" not in rules_asked(plan)
+
+
 def test_blocks_go_before_widths_where_time_counts() -> None:
     plan = select(make(objective="latency", ratio_needed=3.0, blocks=7, structure_losses=(("ranks", 0.1),)))
     depth, narrower = plan.steps[:2]

@@ -172,13 +172,15 @@ GRID += [
         epochs_affordable={"limited": 1.0, "ample": 20.0}[resources],
         points=points,
         structure_losses=tuple((name, 1.0 - (name == best)) for name in STRUCTURES),
+        structure_speeds=speeds,
         integer_losses=integers,
     )
-    for profile, (objective, ratio), blocks, best, resources, points, integers in product(
+    for profile, (objective, ratio), blocks, best, speeds, resources, points, integers in product(
         (PLAIN, RESNET),
         (("size", 3.0), ("size", 4.5), ("latency", 3.0), ("energy", 3.0), ("compute", 3.0)),
         (0, 7),
         STRUCTURES,
+        ((), (("channels", 3.0), ("ranks", 2.0)), (("channels", 2.0), ("ranks", 3.0))),
         ("limited", "ample"),
         (1.0, 3.0),
         (
@@ -233,7 +235,7 @@ def test_rules_are_total(name: str) -> None:
 def test_each_name_belongs_to_one_rule() -> None:
     found = [(ask.rule.name, ask.rule) for tree in TREES.values() for ask in asks(tree)]
     assert len({name for name, _ in found}) == len({id(rule) for _, rule in found})
-    counts = {"S": 5, "T": 3, "P": 4, "D": 7, "Q": 10, "L": 6}
+    counts = {"S": 5, "T": 4, "P": 4, "D": 7, "Q": 10, "L": 6}
     assert list(rules()) == [f"{letter}{i}" for letter, count in counts.items() for i in range(1, count + 1)]
 
 
@@ -345,6 +347,10 @@ def compared(channels: float, ranks: float) -> dict[str, Any]:
     return {"structure_losses": (("channels", channels), ("ranks", ranks))}
 
 
+def timed(channels: float, ranks: float) -> dict[str, Any]:
+    return {"structure_speeds": (("channels", channels), ("ranks", ranks))}
+
+
 @pytest.mark.parametrize(
     ("heuristics", "structure"),
     [
@@ -356,7 +362,13 @@ def compared(channels: float, ranks: float) -> dict[str, Any]:
         (make(objective="energy", **compared(math.inf, 9.0)), "ranks"),
         (make(objective="energy", structure_losses=(("ranks", 0.1),)), "ranks"),
         (make(objective="latency", **compared(0.4, 0.3)), "ranks"),
-        (make(objective="latency", blocks=1, **compared(0.4, 0.3)), "channels and blocks"),
+        (make(objective="latency", **timed(3.0, 3.0), **compared(0.4, 0.3)), "ranks"),
+        (make(objective="latency", **timed(3.0, 3.0), **compared(0.3, 0.4)), "channels"),
+        (make(objective="latency", **timed(3.0, 2.6), **compared(0.4, 0.3)), "channels"),
+        (make(objective="latency", **timed(1.5, 2.6), **compared(0.3, 0.4)), "ranks"),
+        (make(objective="latency", structure_speeds=(("ranks", 1.0),)), "ranks"),
+        (make(objective="compute", **timed(3.0, 2.6), **compared(0.4, 0.3)), "ranks"),
+        (make(objective="latency", blocks=1, **timed(1.5, 2.6), **compared(0.4, 0.3)), "channels and blocks"),
     ],
 )
 def test_structures(heuristics: Heuristics, structure: str) -> None:
@@ -393,6 +405,7 @@ HEURISTICS = st.builds(
             "calibration_samples": st.sampled_from((0, 1, 1024)),
             "code_losses": losses_of(*SCHEMES),
             "structure_losses": losses_of(*STRUCTURES),
+            "structure_speeds": losses_of(*STRUCTURES),
             "integer_losses": losses_of("static-int8", "dynamic-int8"),
             "blocks": st.integers(0, 3),
         }
@@ -564,6 +577,7 @@ def test_a_linear_model_computes_in_linear_layers_too(objective: str) -> None:
 
 def test_evidence_carries_the_numbers() -> None:
     assert rules()["T3"][1].ask(make(blocks=1))[1] == "1 residual block could be removed"
+    assert rules()["T4"][1].ask(make(**timed(3.0, 2.567)))[1] == "faster: channels 3x, ranks 2.57x"
     assert rules()["Q7"][1].ask(make(**tried(0.25)))[1] == (
         "they cost the unchanged model 0.25 points; up to 0.5 are harmless, 50% of what is permitted"
     )
