@@ -117,12 +117,12 @@ def _chain(dial: Dial, shop: Workshop, needed: float, number: int, tuner: Tuner 
         best = _best(shop, dials, 1.0 if least is None else least)
         tuned, least, tuning = tuner(best, least)
         dials = tuple(tuned if each == best else each for each in dials)
-    outcome = _search(dials, shop, least, number)
+    outcome = _search(dials, shop, least, number, needed)
     floating: Dials = (dials[0].floating(),)
     if outcome.best is None and floating not in (dials, (Dial(()),)) and _may_go_on(shop, number + len(outcome.tried)):
         progress.say("nothing with int8 keeps the floor; looking for the most that floating point does")
         floating, least, _ = _least(floating, shop, aim, number + len(outcome.tried))
-        rest = _search(floating, shop, least, number + len(outcome.tried))
+        rest = _search(floating, shop, least, number + len(outcome.tried), needed)
         outcome = Outcome(rest.best, [*outcome.tried, *rest.tried])
     steps.extend(steps_of(outcome))
     why = obstacle(outcome, shop) if most is None else most_words(max([most, *(a.ratio for _, a in outcome.tried)]))
@@ -189,7 +189,7 @@ def _without_useless_int8(dial: Dial, shop: Workshop, steps: list[StepRecord]) -
     return dial.floating()
 
 
-def _search(dials: Dials, shop: Workshop, least: float | None, number: int) -> Outcome[Attempt]:
+def _search(dials: Dials, shop: Workshop, least: float | None, number: int, needed: float) -> Outcome[Attempt]:
     """Search the strengths of `dials`; attempts are counted from `number` on."""
 
     def attempt(strength: float, share: float, *, insist: bool = False) -> Attempt:
@@ -209,6 +209,7 @@ def _search(dials: Dials, shop: Workshop, least: float | None, number: int) -> O
         lambda: _may_go_on(shop, number),
         may_insist=lambda first: _near(dials[0], shop, first),
         most=_most_attempts(dials[0], shop, number),
+        needed=needed,
     )
 
 
