@@ -9,8 +9,8 @@ from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 example = tuple(torch.from_numpy(values) for values in next(task.calibration()).values())
 batch = torch.export.Dim("batch", min=2)
 shapes = tuple({0: batch} for _ in example)
-shapes = (shapes,) if task.ABOUT["factory"] is None else shapes
-exported = torch.export.export(task.scores(task.module()), example, dynamic_shapes=shapes).module()
+nested = (shapes,) if task.ABOUT["factory"] is None else shapes
+exported = torch.export.export(task.scores(task.module()), example, dynamic_shapes=nested).module()
 quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
 prepared = prepare_pt2e(exported, quantizer)
 for inputs in task.calibration():
