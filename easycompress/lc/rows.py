@@ -7,6 +7,8 @@ rows apart by itself (codes.contexts: classes of lines).
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -32,7 +34,10 @@ def quantize_rows(table: Tensor, slopes: Tensor) -> tuple[Codebook, float]:
     row is of, and the levels. Raises BadInput on NaN or infinity.
     """
     matrix, steps = flat([table]).reshape(table.shape), STEP * slopes.double().sqrt()
-    finest = max(float(steps.min()), float(matrix.abs().max()) / MOST, 1e-12)
+    limit, usual = max(float(steps.min()), float(matrix.abs().max()) / MOST, 1e-12), float(steps.median())
+    finest = max(
+        limit, usual / 2 ** math.floor(math.log2(max(usual / limit, 1)))
+    )  # the usual rows' step is on the grid
     octaves = (steps / finest).log2().round().clamp(0, MOST_CLASSES - 1).long()
     integers, bits = torch.zeros_like(matrix), 0.0
     for octave in sorted(set(octaves.tolist())):

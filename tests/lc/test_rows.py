@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -33,6 +35,15 @@ def test_the_levels_lie_on_one_grid_through_zero() -> None:
     assert torch.allclose(integers, integers.round(), atol=1e-3)
     assert float(integers.abs().max()) <= MOST
     assert bool((code.entries == 0).any())
+
+
+def test_the_bits_fall_steadily_where_most_rows_count_alike() -> None:
+    slope = torch.ones(400, dtype=torch.float64)
+    slope[:5] = 1e-4  # so fine that the largest weight decides the grid
+    found = [quantize_rows(table(), slope * 10.0 ** (power / 20))[1] for power in range(-70, -30)]
+    steps = [b / a for a, b in itertools.pairwise(found)]
+    assert max(steps) < 1.01
+    assert min(steps) > 0.9
 
 
 def test_at_one_slope_it_is_about_as_good_as_the_constrained_quantizer() -> None:
