@@ -112,7 +112,7 @@ OURS = (
     _ours("packed", "5.7x", "0.3", RESNET20),
     _ours("packed", "8.6x", "0.5", RESNET20),
     _ours("packed", "12x", "2", RESNET20),
-    _ours("packed", "8.2x", "1", MINILM),
+    _ours("packed", "8.2x", "1", MINILM, "none"),
     _ours("packed", "12x", "1", MINILM, "none"),
     _ours("packed", "15x", "2", MINILM, "none"),
     Ours(
