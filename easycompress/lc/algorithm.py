@@ -51,11 +51,15 @@ class Loop:
 
 @dataclass(frozen=True)
 class Watch:
-    """What the caller wants to see: `evaluate(model)` of the compressed net; `save(loop)` after every step."""
+    """What the caller wants to see: `evaluate(model)` of the compressed net; `save(loop)` after every step.
+
+    `done(loop)` ends the loop early. `last()` is called after it, when the weights are still those of the last L step.
+    """
 
     evaluate: Callable[[nn.Module], float] | None = None
     save: Callable[[Loop], None] = lambda _: None
     done: Callable[[Loop], bool] = lambda _: False
+    last: Callable[[], None] = lambda: None
 
 
 def learning_compression(
@@ -93,6 +97,7 @@ def learning_compression(
         loop.rows[-1] |= {"l_seconds": learned - begin, "c_seconds": time.perf_counter() - learned}
         loop.rows[-1]["quality"] = math.nan if watch.evaluate is None else _compressed(model, w, delta, watch.evaluate)
         watch.save(loop)
+    watch.last()
     put(w, {name: code.dense() for name, code in codes(tasks, loop).items()})
     return loop
 

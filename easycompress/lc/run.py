@@ -18,7 +18,7 @@ from easycompress.lc.tasks import parse_tasks
 from easycompress.training.checkpoint import state_of
 from easycompress.training.curve import curve_of, in_unit, known
 from easycompress.training.fit import History, Hooks, Schedule, fit
-from easycompress.training.norms import reestimate
+from easycompress.training.norms import Seen, correct, observed
 from easycompress.training.troubles import Troubles
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 NORM_SAMPLES = 1536
-"""Training samples that batch norm statistics are taken over anew."""
+"""Training samples that say how going from the last L step's weights to the code changes what batch norm is given."""
 
 
 FIRST_SAMPLES = 256
@@ -163,10 +163,14 @@ def run(
         tell_step(means, recipe, state.rows)
 
     done = 0 if loop is None else loop.step
-    watch = Watch(_every(means, done), save, lambda state: tuned or _late(means, state))
+    few = means.data.inputs[:NORM_SAMPLES]
+    seen: Seen = {}
+    watch = Watch(
+        _every(means, done), save, lambda state: tuned or _late(means, state), lambda: seen.update(observed(model, few))
+    )
     loop = learning_compression(model, parsed, recipe.penalty, l_step, watch, loop)
     made = codes(parsed, loop)
-    reestimate(model, means.data.inputs[:NORM_SAMPLES], means.augment)  # the weights are others now
+    correct(model, seen, few)
     tuning = History()
     if recipe.tune_epochs and not (means.out_of_time(_epoch_seconds(loop, recipe))):
         made, tuning = tune(model, made, recipe, means, checkpoint)

@@ -15,7 +15,7 @@ from easycompress.pruning.settings import StructuredPruning
 from easycompress.pruning.sparsity import scales_of, shrinking
 from easycompress.pruning.widths import least_important, rounded
 from easycompress.technique import Applied, Context, Need
-from easycompress.training.norms import reestimate
+from easycompress.training.norms import correct, kept, observed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from easycompress.pruning.graph import ChannelGroup
 
 NORM_SAMPLES = 512
-"""Calibration samples from which batch norm statistics are re-estimated after pruning."""
+"""Calibration samples that say how pruning changes what batch norm is given."""
 
 
 class StructuredPruner:
@@ -72,8 +72,6 @@ class StructuredPruner:
                 raise CannotCompress(
                     "structured pruning changed the model's output; its last layer can't be told apart"
                 )
-        if record and context.evaluate is not None:  # where nobody asks for the quality it would only take time
-            reestimate(model, context.task.data.calibration.inputs[:NORM_SAMPLES])
         return Applied(model, {"removed": record, "widths": goal}, epochs=epochs + more)
 
     def replay(self, model: nn.Module, record: dict[str, Any], example: Inputs) -> nn.Module:
@@ -120,11 +118,24 @@ def _prune(
             channels = leaving_some(group, least_important(group.scores, group.width - wanted))
             if channels:
                 removals.append((group.root, channels))
-        graph.remove_all(removals)
+        _remove(model, removals, graph, context, last=step == steps)
         record += [[root, channels] for root, channels in removals]
         if context.recover is not None and step < steps:
             epochs += context.recover(model, step)
     return record, epochs
+
+
+def _remove(
+    model: nn.Module, removals: list[tuple[str, list[int]]], graph: PruningGraph, context: Context, *, last: bool
+) -> None:
+    """Remove channels; the `last` ones, after which this technique doesn't train, from batch norm's statistics too."""
+    if not (last and removals) or context.evaluate is None:  # where nobody asks for the quality it only takes time
+        graph.remove_all(removals)
+        return
+    inputs = context.task.data.calibration.inputs[:NORM_SAMPLES]
+    what = f"batch norm over {len(inputs)} samples"
+    seen = context.remembered(what, model, lambda: observed(model, inputs))
+    correct(model, kept(model, seen, lambda: graph.remove_all(removals)), inputs)
 
 
 def _evidence(model: nn.Module, action: StructuredPruning, context: Context) -> Evidence:

@@ -92,3 +92,30 @@ def correct(model: nn.Module, before: Seen, inputs: Inputs) -> None:
         known = old_variance > FLAT * norm.eps
         ratio = variance / torch.where(known, old_variance, 1.0)
         norm.running_var.copy_(torch.where(known, norm.running_var * ratio, norm.running_var + variance))
+
+
+@torch.no_grad()
+def kept(model: nn.Module, before: Seen, remove: Callable[[], None]) -> Seen:
+    """Return those channels of `before` that are left after `remove()` has taken some from the model.
+
+    Meanwhile each running mean holds its channels' numbers: what removal leaves of it says which they are.
+    """
+    means = {}
+    for name in before:
+        mean = _mean_of(model, name)
+        means[name] = mean.clone()
+        mean.copy_(torch.arange(len(mean)))
+    remove()
+    found = {}
+    for name, (mean, variance) in before.items():
+        left = _mean_of(model, name).long()
+        _mean_of(model, name).copy_(means[name][left])
+        found[name] = (mean[left], variance[left])
+    return found
+
+
+def _mean_of(model: nn.Module, name: str) -> torch.Tensor:
+    """Return the running mean, not a copy, of a batch norm that keeps one."""
+    mean = model.get_submodule(name).running_mean
+    assert isinstance(mean, torch.Tensor)  # noqa: S101 - observed
+    return mean

@@ -16,10 +16,11 @@ from easycompress.lc.projections.entropy import EntropyConstrained, code_length
 from easycompress.lc.projections.lowrank import LowRankAt
 from easycompress.lc.projections.pruned import ConstraintL0
 from easycompress.lc.projections.quantized import AdaptiveQuantization
-from easycompress.lc.run import Compressed, Means, Recipe, run
+from easycompress.lc.run import NORM_SAMPLES, Compressed, Means, Recipe, run
 from easycompress.lc.schedule import spread
 from easycompress.lc.tasks import each, weights_of
 from easycompress.training.fit import Hooks, Schedule, fit
+from easycompress.training.norms import Seen, correct, observed
 from easycompress.training.terms import Distil, Labels, make_teacher
 
 if TYPE_CHECKING:
@@ -290,6 +291,32 @@ def test_no_steps_are_direct_compression() -> None:
     for name, value in reference.named_parameters():
         if name not in made.codes:
             assert torch.equal(model.get_parameter(name), value)
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_batch_norm_goes_from_the_last_weights_to_the_code(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its statistics stay those of the data of training, whatever the samples are that say what the code changed."""
+    model = trained(nets.BatchNormed)
+    names = weights_of(model)[1:]  # the first norm is given the same before and after
+    at_end: list[dict[str, Tensor]] = []
+
+    def see(net: nn.Module, few: Tensor) -> Seen:
+        at_end.append(nets.state(net))
+        return observed(net, few)
+
+    monkeypatch.setattr("easycompress.lc.run.observed", see)
+    made = run(model, each(names, AdaptiveQuantization(2)), Recipe(spread(1e-3, 1.0, steps)), means())
+    (before,), after = at_end, nets.state(model)
+    assert holds(model, made)
+    assert all(not torch.equal(before[name], after[name]) for name in names)
+    first = ("features.1.running_mean", "features.1.running_var")
+    assert all(torch.equal(before[name], after[name]) for name in first)
+    plain = nets.make(nets.BatchNormed)
+    plain.load_state_dict(before)
+    seen = observed(plain, nets.digits().train.inputs[:NORM_SAMPLES])
+    plain.load_state_dict({name: after[name] if name in names else value for name, value in before.items()})
+    correct(plain, seen, nets.digits().train.inputs[:NORM_SAMPLES])
+    assert torch.allclose(plain.get_buffer("norm.running_mean"), after["norm.running_mean"], atol=1e-6)
 
 
 def test_the_teacher_is_a_term_like_any_other() -> None:

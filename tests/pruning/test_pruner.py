@@ -16,6 +16,7 @@ from easycompress.measure.runtime import Runtime
 from easycompress.pruning.settings import StructuredPruning
 from easycompress.pruning.technique import StructuredPruner
 from easycompress.training.fit import Hooks, Schedule, fit
+from easycompress.training.norms import reestimate
 from easycompress.training.terms import Labels
 
 if TYPE_CHECKING:
@@ -135,9 +136,10 @@ def test_attention_has_its_own_strategy() -> None:
 
 
 def test_batch_norm_statistics_are_those_of_the_pruned_net() -> None:
-    pruned = prune(nets.BatchNormed, strength=0.5)
     work = nets.task(nets.make(nets.BatchNormed))
+    reestimate(work.model, work.data.calibration.inputs)  # they fit before, and so they fit after
     action = StructuredPruning(strength=0.5)
+    pruned = StructuredPruner().apply(copy.deepcopy(work.model), action, nets.context(work))
     judged = StructuredPruner().apply(copy.deepcopy(work.model), action, nets.context(work, evaluate=nets.accuracy))
     assert judged.record == pruned.record
     features = judged.model.get_submodule("features")
@@ -147,6 +149,22 @@ def test_batch_norm_statistics_are_those_of_the_pruned_net() -> None:
     assert torch.allclose(features[5].running_mean, seen.mean((0, 2, 3)), atol=1e-3)  # type: ignore[arg-type]
     unjudged = pruned.model.get_submodule("features.5")
     assert not torch.allclose(unjudged.running_mean, seen.mean((0, 2, 3)), atol=1e-3)  # type: ignore[arg-type]
+
+
+def test_batch_norm_statistics_stay_those_of_the_data_of_training() -> None:
+    """The channels that stay keep what the removal didn't touch: before the first removed input that is all of it."""
+    work = nets.task(nets.make(nets.BatchNormed))
+    norm = work.model.get_submodule("features.1")
+    assert isinstance(norm, nn.BatchNorm2d)
+    norm.running_mean = torch.arange(float(norm.num_features)) / 10  # of no data that calibration has
+    context = nets.context(work, evaluate=nets.accuracy)
+    result = StructuredPruner().apply(copy.deepcopy(work.model), StructuredPruning(strength=0.5), context)
+    removed = dict(result.record["removed"])["features.0"]
+    stay = [channel for channel in range(norm.num_features) if channel not in removed]
+    assert 0 < len(stay) < norm.num_features
+    left = result.model.get_submodule("features.1")
+    assert torch.allclose(left.running_mean, norm.running_mean[stay], atol=1e-6)  # type: ignore[arg-type]
+    assert torch.allclose(left.running_var, norm.running_var[stay], rtol=1e-5)  # type: ignore[arg-type, index]
 
 
 def test_nothing_removed_leaves_the_statistics() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from easycompress.training.norms import correct, observed, reestimate
+from easycompress.training.norms import correct, kept, observed, reestimate
 
 
 def test_statistics_are_those_of_the_inputs() -> None:
@@ -126,6 +126,26 @@ def test_a_correction_knows_channels_that_did_not_vary() -> None:
     correct(model, seen, inputs)
     assert torch.isfinite(model[1].running_var).all()
     assert float(model[1].running_var[0]) > 1
+
+
+def test_what_was_seen_follows_the_channels_that_stay() -> None:
+    model = nets.make(nets.BatchNormed)
+    norm = model.get_submodule("features.1")
+    assert isinstance(norm, nn.BatchNorm2d)
+    norm.running_mean = torch.arange(8.0) / 7
+    seen = observed(model, nets.images(64))
+
+    def remove() -> None:
+        norm.running_mean, norm.running_var = norm.running_mean[[1, 4, 7]], norm.running_var[[1, 4, 7]]  # type: ignore[index]
+
+    others = nets.state(model.get_submodule("features.5"))
+    left = kept(model, seen, remove)
+    assert left.keys() == seen.keys()
+    assert all(torch.equal(*pair) for pair in zip(left["norm"], seen["norm"], strict=True))
+    for now, before in zip(left["features.1"], seen["features.1"], strict=True):
+        assert torch.equal(now, before[[1, 4, 7]])
+    assert torch.equal(norm.running_mean, torch.tensor([1.0, 4.0, 7.0]) / 7)
+    assert nets.same_state(nets.state(model.get_submodule("features.5")), others)
 
 
 def test_without_batch_norm_nothing_is_observed() -> None:

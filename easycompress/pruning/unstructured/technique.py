@@ -16,7 +16,7 @@ from easycompress.pruning.unstructured.schedule import course, kept_after
 from easycompress.pruning.unstructured.settings import UnstructuredPruning, kept_at
 from easycompress.pruning.unstructured.training import Masked
 from easycompress.technique import Applied, Context, Need
-from easycompress.training.norms import reestimate
+from easycompress.training.norms import correct, observed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +58,8 @@ class UnstructuredPruner:
         shares = kept_after(plan.rounds, kept_at(strength), action.curve)
         training = Masked(model, weights, action, context)
         training.with_penalty(plan.before)
+        inputs = context.task.data.calibration.inputs
+        what = f"batch norm over {len(inputs)} samples"
         masks: dict[str, Tensor] | None = None
         for index, share in enumerate(shares, start=1):
             last = index == plan.rounds
@@ -67,10 +69,13 @@ class UnstructuredPruner:
                 saliency(model, weights, action, context), share, allowed=masks, pattern=pattern_of(action.n_m),
                 by_layer=action.scope == "layer",
             )  # fmt: skip
-            training.put(masks)
             if not last:
+                training.put(masks)
                 training.between(index, plan)
-        reestimate(model, context.task.data.calibration.inputs)
+                continue
+            seen = context.remembered(what, model, lambda: observed(model, inputs))
+            training.put(masks)
+            correct(model, seen, inputs)
         training.finish(plan.after)
         codes = stored(weights)
         total = sum(weight.numel() for weight in weights.values())

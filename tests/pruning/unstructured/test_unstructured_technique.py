@@ -22,6 +22,7 @@ from easycompress.measure.runtime import Runtime
 from easycompress.pruning.unstructured.settings import UnstructuredPruning
 from easycompress.pruning.unstructured.technique import UnstructuredPruner, prunable
 from easycompress.pruning.unstructured.training import MOMENTUM, RATE, Masked
+from easycompress.training.norms import reestimate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,7 +82,9 @@ def test_obd_removes_what_no_sample_sees() -> None:
 
 
 def test_batch_norm_fits_the_weights_that_stay() -> None:
-    result = prune(nets.BatchNormed, strength=0.2)
+    work = nets.task(nets.make(nets.BatchNormed))
+    reestimate(work.model, work.data.calibration.inputs)  # it fits before
+    result = PRUNER.apply(copy.deepcopy(work.model), UnstructuredPruning(strength=0.2), nets.context(work))
     seen: list[Tensor] = []
     layer = result.model.get_submodule("features.0")
     layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
