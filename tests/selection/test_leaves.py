@@ -321,7 +321,10 @@ def assert_truthful(case: Case, report: dict[str, Any], out: Path) -> None:
         assert report["ratio"] == report["baseline"][key] / value
     kept = [step["action"] for step in report["steps"] if step["verdict"] == "kept"]
     assert kept in ([], *([step["kind"] for step in report["plan"][part]] for part in ("quick", "steps")))
-    assert (report["ratio"] > 1) is bool(kept)
+    gains = [step["after"]["ratio"] for step in report["steps"] if step["verdict"] == "kept"] or [report["ratio"]]
+    # One round of timing is the search's word for what was kept; the report's is another, which a busy machine turns.
+    gained = gains[-1] if case.flags["objective"] == "latency" else report["ratio"]
+    assert (gained > 1) is bool(kept)
     assert kept or case.flags["objective"] == "latency"  # operators so small may take longer in integers
     target_met = report["ratio"] >= float(case.flags["target"].rstrip("x"))
     assert report["target_met"] is target_met
