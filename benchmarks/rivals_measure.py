@@ -28,7 +28,8 @@ def answers(path: Path, inputs: dict[str, np.ndarray[Any, Any]], batch: int = 25
     """Return a file's scores (N, classes), from stock ONNX Runtime."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     taken = [value.name for value in session.get_inputs()]
-    names = dict(zip(taken, inputs, strict=False)) if len(taken) == len(inputs) == 1 else {n: n for n in taken}
+    known = set(taken) <= set(inputs)  # an exporter may have named them otherwise, in their order
+    names = {name: name for name in taken} if known else dict(zip(taken, inputs, strict=True))
     count = len(next(iter(inputs.values())))
     parts = [
         session.run(None, {name: inputs[ours][begin : begin + batch] for name, ours in names.items()})[0]

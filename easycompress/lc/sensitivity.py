@@ -33,6 +33,12 @@ On the answers of LeNet300, LeNet5, ResNet20 and MiniLM at 0.4 to 4 bits a weigh
 best of 0, 1/4, 1/2, 2/3 and 1; at the same bytes their errors were up to 15 % (MiniLM's layers 25 %) smaller than at 0.
 """
 
+TABLE_EXPONENT = 0.9
+"""The same for rows of tables, beside the layers: at 2/3 they took bytes that the layers' errors had more need of.
+
+On MiniLM at 2.6 bits a weight the error of the answers fell from 0.263 to 0.237.
+"""
+
 LEAST, MOST = 2.0**-12, 2.0**12
 """The least and the most that a slope is, in units of the geometric mean: no derivative isn't no bits."""
 
@@ -91,15 +97,17 @@ def sensitivities(model: nn.Module, task: Task, names: Sequence[str]) -> dict[st
 
 
 def slopes(found: dict[str, Sensitivity], sizes: dict[str, int]) -> dict[str, Tensor]:
-    """Return what the slope between rate and distortion is multiplied by, () or (rows,): geometric mean 1 a weight.
+    """Return what the slope between rate and distortion is multiplied by, () or (rows,).
 
-    `sizes` are the numbers of weights; those without a sensitivity have 1.
+    Where there are no tables their geometric mean a weight is 1. `sizes` are the numbers of weights; those without a
+    sensitivity have 1.
     """
     logs = {name: known.values.double().clamp_min(1e-300).log() for name, known in found.items()}
     count = sum(sizes[name] for name in logs)
     middle = sum(float(log.mean()) * sizes[name] for name, log in logs.items()) / max(count, 1)
     ones = {name: torch.ones((), dtype=torch.float64) for name in sizes}
-    return ones | {name: (EXPONENT * (middle - log)).exp().clamp(LEAST, MOST) for name, log in logs.items()}
+    powers = {name: TABLE_EXPONENT if known.by_row else EXPONENT for name, known in found.items()}
+    return ones | {name: (powers[name] * (middle - log)).exp().clamp(LEAST, MOST) for name, log in logs.items()}
 
 
 class _Asked:

@@ -10,7 +10,16 @@ from torch.nn import functional
 
 from easycompress.core.task import Split, Splits, Task
 from easycompress.lc import sensitivity
-from easycompress.lc.sensitivity import LEAST, MOST, UNSEEN, Sensitivity, sensitivities, slopes
+from easycompress.lc.sensitivity import (
+    EXPONENT,
+    LEAST,
+    MOST,
+    TABLE_EXPONENT,
+    UNSEEN,
+    Sensitivity,
+    sensitivities,
+    slopes,
+)
 
 WIDTH = 6
 
@@ -129,13 +138,18 @@ def test_answers_without_derivative_tell_nothing() -> None:
 
 
 def test_slopes_have_the_geometric_mean_one_and_fall_with_the_sensitivity() -> None:
-    found = {"a": Sensitivity(torch.tensor(4.0)), "b": Sensitivity(torch.tensor([1.0, 8.0]))}
+    found = {"a": Sensitivity(torch.tensor(4.0)), "b": Sensitivity(torch.tensor(1.0))}
     made = slopes(found, {"a": 30, "b": 10, "c": 7})
     assert float(made["c"]) == 1
+    assert float(made["b"] / made["a"]) == pytest.approx(4**EXPONENT)
+    assert float(30 * made["a"].log() + 10 * made["b"].log()) == pytest.approx(0, abs=1e-5)
+
+
+def test_rows_of_a_table_follow_their_sensitivity_further() -> None:
+    found = {"a": Sensitivity(torch.tensor(4.0)), "b": Sensitivity(torch.tensor([1.0, 8.0]))}
+    made = slopes(found, {"a": 30, "b": 10})
     assert float(made["b"][1]) < float(made["a"]) < float(made["b"][0])
-    assert float(made["b"][0] / made["b"][1]) == pytest.approx(8 ** (2 / 3))
-    logs = 30 * made["a"].log() + 5 * made["b"].log().sum()
-    assert float(logs) == pytest.approx(0, abs=1e-5)
+    assert float(made["b"][0] / made["b"][1]) == pytest.approx(8**TABLE_EXPONENT)
 
 
 def test_a_layer_that_nothing_depends_on_keeps_a_finite_slope() -> None:
