@@ -103,7 +103,7 @@ OURS = (
     _ours("latency", "max", "0.1", LENET5),
     _ours("latency", "3x", "0.3", LENET5),
     _ours("latency", "1.3x", "0.3", RESNET20),
-    _ours("latency", "max", "1", RESNET20),
+    _ours("latency", "2.4x", "0.3", RESNET20),
     _ours("latency", "2x", "1", MINILM),
     _ours("packed", "20x", "0.1", LENET5),
     _ours("packed", "max", "0.1", LENET5),
@@ -132,11 +132,18 @@ def key(who: Rival | Ours) -> str:
 
 _SAME_INTEGERS = "both are static int8 in the same kernels; faster means fewer channels or blocks, which need training"
 
+_BY_CHANCE = "its file is larger than the float one, and five sentences of 1 821 came out right by chance"
+
 REASONS: dict[tuple[str, str, str], str] = {
     ("lenet5", "onnxruntime static int8", "latency"): _SAME_INTEGERS,
     ("resnet20", "onnxruntime static int8", "latency"): _SAME_INTEGERS,
     ("resnet20", "NNCF int8", "latency"): _SAME_INTEGERS,
-    ("minilm", "NNCodec, qp -24", "packed"): "its file gains by chance half a point, which no floor of ours asks for",
+    ("minilm", "Neural Compressor static int8", "size"): _BY_CHANCE,
+    ("minilm", "Neural Compressor, tuned", "size"): _BY_CHANCE,
+    ("minilm", "NNCodec, qp -24", "packed"): (
+        "its file, larger than our smallest, gains half a point, where its finer ones and its coarser ones gain "
+        "nothing: a chance that no floor of ours asks for"
+    ),
 }
 """Why ours is behind, by (model, rival, objective), where it has been looked into; shown only where it is."""
 
