@@ -7,13 +7,13 @@ FEW_EPOCHS = (
     "21x and 22x"
 )
 
-FEW_EPOCHS_TOO = "10 epochs of the paper's 900; what 40 do is seen in table 3, for quantization and corrections"
+FEW_EPOCHS_TOO = "10 epochs of the paper's 900; what 40 do was tried for table 3 only"
 
-LONGER = "30 epochs of 400: with 120 the distance is smaller, see the row"
+LONGER = "30 epochs of 400: with 120 the distance is smaller, of one seed and within its interval, see the row"
 
-SHORT = "15 epochs of 400; what more of them do is seen on LeNet300"
+SHORT = "15 epochs of 400; more of them were tried on LeNet300 only"
 
-FOUR_TIMES = "120 epochs of 400: the distance falls with the epochs, see the row with 30"
+FOUR_TIMES = "120 epochs of 400: smaller than with 30, of one seed and within its interval"
 
 LOW_RANK = (
     "the paper finds low rank drastically worse than the other two on this net, and prints no numbers: its excess is "
@@ -21,8 +21,8 @@ LOW_RANK = (
 )
 
 ANOTHER_NET = (
-    "another net than the paper's AlexNet: of LeNet300 low rank leaves few weights, which one bit each hardly says; 60 "
-    "epochs of 360"
+    "another and much smaller net than the paper's AlexNet, and 60 epochs of 360; which of the two it is was not "
+    "looked into"
 )
 
 UNTRAINED = "not trained at all: direct compression, the start of the paper's 1 000 epochs"
@@ -33,7 +33,7 @@ REASONS: dict[str, str] = {
         "with 0.005, 0.5 with 0.02, which is used"
     ),
     "lenet300 quantization k=8": "two images of 10 000",
-    "lenet300 pruning 4 %": "30 epochs of 400: with 120, pruning to 2.5 % comes nearer",
+    "lenet300 pruning 4 %": "30 epochs of 400; more of them were tried at 2.5 % only",
     **dict.fromkeys(("lenet300 quantization k=4", "lenet300 pruning 2.5 %"), LONGER),
     **dict.fromkeys(("lenet300 quantization k=4, 120 epochs", "lenet300 pruning 2.5 %, 120 epochs"), FOUR_TIMES),
     **{f"lenet300 low rank {price}": LOW_RANK for price in ("8e-06", "2e-05", "5e-05")},

@@ -103,7 +103,7 @@ OURS = (
     _ours("latency", "max", "0.1", LENET5),
     _ours("latency", "3x", "0.3", LENET5),
     _ours("latency", "1.3x", "0.3", RESNET20),
-    _ours("latency", "2.4x", "0.5", RESNET20, "24ep"),
+    _ours("latency", "max", "1", RESNET20),
     _ours("latency", "2x", "1", MINILM),
     _ours("packed", "20x", "0.1", LENET5),
     _ours("packed", "max", "0.1", LENET5),
