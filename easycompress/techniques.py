@@ -10,6 +10,7 @@ from easycompress.core.errors import BadInput
 from easycompress.distillation.technique import Distiller
 from easycompress.lc.ranks.technique import RankReducer
 from easycompress.lc.technique import LearningCompressor
+from easycompress.lc.tuned import TunedQuantizer
 from easycompress.lc.untrained import EntropyQuantizer
 from easycompress.pruning.depth.technique import DepthPruner
 from easycompress.pruning.technique import StructuredPruner
@@ -38,6 +39,7 @@ TECHNIQUES: tuple[Technique[Any], ...] = (
     BlockQuantizer(),
     HalfPrecision(),
     EntropyQuantizer(),
+    TunedQuantizer(),
     LearningCompressor(),
 )
 

@@ -47,7 +47,10 @@ LEAST_PROBES = 3
 strongest because time is short would spend all of it on a ruin."""
 
 PROBING_SHARE = 0.4
-"""Share of a time budget that the search among untrained candidates may use; what is left is for training."""
+"""Share of a time budget that the search among untrained candidates may use; what is left is for training.
+
+So may what is tried without training before a chain that trains: MiniLM's attempts take a minute each.
+"""
 
 
 class Executed(Frozen):
@@ -265,11 +268,14 @@ def _fixed(dial: Dial, shop: Workshop, needed: float, number: int) -> Executed:
 
 def _may_go_on(shop: Workshop, number: int) -> bool:
     """Tell whether there is time for more after `number` attempts; journalled, so that a resume goes the same way."""
-    clock = shop.trainer.clock
+    journal, clock = shop.trainer.journal, shop.trainer.clock
     if clock.budget.kind == "none":
         return True
+    if clock.open_end and clock.budget.kind == "time":
+        until = clock.start + PROBING_SHARE * clock.budget.value
+        return bool(journal.once(f"attempt {number}: may another follow", lambda: journal.elapsed() < until))
     least = 1 if clock.budget.kind == "epochs" else LEAST_SECONDS
-    return bool(shop.trainer.journal.once(f"attempt {number}: may another follow", lambda: clock.left() >= least))
+    return bool(journal.once(f"attempt {number}: may another follow", lambda: clock.left() >= least))
 
 
 def _may_probe(shop: Workshop, number: int, halving: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -54,7 +54,7 @@ class Recipe:
     """How to train. `epochs` an L step at a rate that falls from `lr` to `lr_last` over the steps, geometrically.
 
     Then `tune_epochs` epochs of fine-tuning with the peak rate `tune_lr`. `samples` limits an epoch of the first kind,
-    `tune_samples` one of the second (0: all).
+    `tune_samples` one of the second (0: all), whose steps `optimizer` takes.
     """
 
     penalty: Penalty
@@ -68,6 +68,7 @@ class Recipe:
     tune_samples: int = 0
     weight_decay: float = 0.0
     seed: int = 0
+    optimizer: Literal["sgd", "adamw"] = "sgd"
 
     def rate(self, step: int) -> float:
         """Return the learning rate of an L step."""
@@ -202,7 +203,7 @@ def tune(
     set_free(model, made)
     schedule = Schedule(
         epochs=recipe.tune_epochs, lr=recipe.tune_lr, batch=recipe.batch, samples=recipe.tune_samples,
-        weight_decay=0.0, seed=recipe.seed + 10_000,
+        weight_decay=0.0, seed=recipe.seed + 10_000, optimizer=recipe.optimizer,
     )  # fmt: skip
     hooks = Hooks(
         means.evaluate, start=start, augment=means.augment, out_of_time=means.out_of_time, progress=means.progress,

@@ -79,6 +79,44 @@ class EntropyQuantization(Coded):
         return (self, self.model_copy(update={"method": other}))
 
 
+class TunedQuantization(EntropyQuantization):
+    """Quantize in the same way, then train what stays free: values of the levels, biases, norms.
+
+    The level that a weight is on stays. For models whose own training is long beside the budget, where
+    learning-compression has no time to find better levels. `technique` is what the training minimises: the task's loss
+    (hard), the original's answers (soft), or both (combined). `epochs` None: as many as the budget allows. None for the
+    peak rate `tuning_rate`, `temperature` and `alpha`: as usual, by the constants above.
+    """
+
+    trains: ClassVar[bool] = True
+    finishes: ClassVar[bool] = False
+
+    kind: Literal["tuned-quantization"] = "tuned-quantization"  # type: ignore[assignment]  # another name, same dial
+    method: Literal["nearest", "feedback"] = "feedback"
+    technique: Literal["hard", "soft", "combined"] = "combined"
+    epochs: int | None = Field(default=None, ge=1)
+    tuning_rate: float | None = Field(default=None, gt=0)
+    temperature: float | None = Field(default=None, gt=0)
+    alpha: float | None = Field(default=None, ge=0, le=1)
+
+    def untrained(self) -> Self:
+        """Return the quick method, and nothing that only training reads."""
+        nothing = dict.fromkeys(("epochs", "tuning_rate", "temperature", "alpha"))
+        return self.model_copy(update={"method": "nearest", **nothing})
+
+    def variants(self) -> tuple[Self, ...]:
+        """Return the action alone: it takes its time."""
+        return (self,)
+
+    def knobs(self) -> dict[str, Knob]:
+        """Return the rate and what weighs the original's answers."""
+        alpha = ALPHA if self.alpha is None else self.alpha
+        return {
+            "tuning_rate": around(self.tuning_rate or TUNING_RATE, RATE_FACTOR),
+            **answer_knobs(self.technique, self.temperature or TEMPERATURE, alpha, logits=True),
+        }
+
+
 class LearningCompression(Coded):
     """Alternate training and compressing until the weights are what the code says, then train what stays free.
 

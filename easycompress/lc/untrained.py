@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from easycompress.codes.base import Code
     from easycompress.core.inputs import Inputs
     from easycompress.core.profile import ModelProfile
+    from easycompress.training.fit import History
 
 NEAR = 0.01
 """The slope is found when the code length is within this share of the budget."""
@@ -55,37 +56,55 @@ class EntropyQuantizer:
 
         Without calibration samples there is no feedback: every weight goes to the level that its own error favours.
         """
-        names = weights_of(model)
-        weights = {name: model.get_parameter(name).detach() for name in names}
-        bits = bits_at(action.strength or 0.0)
-        inputs = context.task.data.calibration.inputs[: action.samples]
-        codes: dict[str, Code] = {}
-        shifts: dict[str, Tensor] = {}
-        count = len(inputs)
-        seen = context.remembered(f"batch norm over {count} samples", model, lambda: observed(model, inputs))
-        if action.method == "feedback" and count and names:
-            codes, shifts = _fed_back(
-                weights, bits, _layers(model, weights, inputs, context), _slopes(model, weights, context)
-            )
-        else:
-            made = EntropyConstrained(bits_per_weight=bits).project(list(weights.values()), 1.0)
-            codes = dict(zip(weights, made, strict=True))
-        with torch.no_grad():
-            for name, code in codes.items():
-                model.get_parameter(name).copy_(code.dense())
-            for name, shift in shifts.items():
-                bias = getattr(model.get_submodule(name.rpartition(".")[0]), "bias", None)
-                if bias is not None:
-                    bias += shift
-        correct(model, seen, inputs)
-        if action.biases == "8-bit":
-            codes |= coded_biases(model)
-        paper = ratios(model, codes, {layer.name: layer.macs for layer in context.profile.layers})
-        return Applied(model.eval(), {"bits": bits, "papers": paper.named()}, codes)
+        codes = quantized(model, action, context)
+        return applied(model, codes, action, context)
 
     def replay(self, model: nn.Module, record: dict[str, Any], example: Inputs) -> nn.Module:  # noqa: ARG002 - the protocol
         """Change nothing: the codes come with the state dict."""
         return model
+
+
+def quantized(model: nn.Module, action: EntropyQuantization, context: Context) -> dict[str, Code]:
+    """Put the weights of `model` on levels, in place, and correct its batch norm; return their codes."""
+    names = weights_of(model)
+    weights = {name: model.get_parameter(name).detach() for name in names}
+    bits = bits_at(action.strength or 0.0)
+    inputs = context.task.data.calibration.inputs[: action.samples]
+    codes: dict[str, Code] = {}
+    shifts: dict[str, Tensor] = {}
+    count = len(inputs)
+    seen = context.remembered(f"batch norm over {count} samples", model, lambda: observed(model, inputs))
+    if action.method == "feedback" and count and names:
+        codes, shifts = _fed_back(
+            weights, bits, _layers(model, weights, inputs, context), _slopes(model, weights, context)
+        )
+    else:
+        made = EntropyConstrained(bits_per_weight=bits).project(list(weights.values()), 1.0)
+        codes = dict(zip(weights, made, strict=True))
+    with torch.no_grad():
+        for name, code in codes.items():
+            model.get_parameter(name).copy_(code.dense())
+        for name, shift in shifts.items():
+            bias = getattr(model.get_submodule(name.rpartition(".")[0]), "bias", None)
+            if bias is not None:
+                bias += shift
+    correct(model, seen, inputs)
+    return codes
+
+
+def applied(
+    model: nn.Module,
+    codes: dict[str, Code],
+    action: EntropyQuantization,
+    context: Context,
+    history: History | None = None,
+) -> Applied:
+    """Return what became of a model whose weights have these codes, its biases coded too where that is asked."""
+    if action.biases == "8-bit":
+        codes = codes | coded_biases(model)
+    paper = ratios(model, codes, {layer.name: layer.macs for layer in context.profile.layers})
+    record = {"bits": bits_at(action.strength or 0.0), "papers": paper.named()}
+    return Applied(model.eval(), record, codes, history=history, epochs=len(history.epochs) if history else 0)
 
 
 def _slopes(model: nn.Module, weights: dict[str, Tensor], context: Context) -> dict[str, Tensor]:

@@ -40,6 +40,7 @@ SHORT = {
     "qat-int8": "qat",
     "weight-only": "weights",
     "entropy-quantization": "entropy",
+    "tuned-quantization": "tuned",
 }
 """What techniques are called where there is little room; others keep their names."""
 

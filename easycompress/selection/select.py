@@ -9,7 +9,7 @@ from easycompress.core.errors import CannotCompress
 from easycompress.core.plan import Action, Plan
 from easycompress.distillation.settings import Distillation
 from easycompress.lc.ranks.settings import LowRankLayers
-from easycompress.lc.settings import EntropyQuantization, LearningCompression
+from easycompress.lc.settings import EntropyQuantization, LearningCompression, TunedQuantization
 from easycompress.pruning.depth.settings import DepthPruning
 from easycompress.pruning.settings import StructuredPruning
 from easycompress.pruning.transformers.settings import TransformerPruning
@@ -137,7 +137,11 @@ def _coded(heuristics: Heuristics, choice: str, chosen: _Chosen) -> Plan:
     if heuristics.natural_images and not heuristics.augmented:
         notes.append(UNAUGMENTED)
     scheme = choice.rpartition(" ")[2]
-    learned = LearningCompression.model_validate({"scheme": scheme, "technique": technique, "biases": biases})
+    learned: Action
+    if scheme == TunedQuantization.model_fields["kind"].default:
+        learned = TunedQuantization.model_validate({"technique": technique, "biases": biases})
+    else:
+        learned = LearningCompression.model_validate({"scheme": scheme, "technique": technique, "biases": biases})
     return Plan(steps=(learned,), decisions=tuple(chosen.decisions), notes=tuple(notes), quick=(quick,))
 
 

@@ -21,6 +21,7 @@ from easycompress.training.checkpoint import (
     state_of,
 )
 from easycompress.training.curve import in_unit
+from easycompress.training.lengths import lengths_of
 from easycompress.training.norms import has_norms
 from easycompress.training.parallel import processes
 from easycompress.training.schedule import History, Hooks, Schedule
@@ -119,6 +120,7 @@ class _Run:
         self.best_state = state_of(model)
         self.epoch, self.rollbacks, self.done = 0, 0, False
         self.least = 2 if has_norms(model) else 1  # batch norm can't learn from one sample
+        self.lengths = lengths_of(model, split) if hooks.augment is None and self.least == 1 else None
 
     def one_epoch(self) -> None:
         """Train and evaluate one epoch."""
@@ -193,6 +195,8 @@ class _Run:
     def _batches(self) -> list[Tensor]:
         """Shuffle the samples into batches. A lone last one joins its neighbours: batch norm can't learn from one."""
         order = torch.randperm(len(self.split))[: self.samples]
+        if self.lengths is not None:
+            return self.lengths.batches(order, self.schedule.batch)
         *batches, last = torch.split(order, self.schedule.batch)
         if batches and len(last) == 1:
             batches[-1] = torch.cat([batches[-1], last])
@@ -204,6 +208,8 @@ class _Run:
         targets = None if self.split.targets is None else self.split.targets[places]
         if self.hooks.augment is not None:
             inputs = self.hooks.augment(inputs)
+        if self.lengths is not None:
+            inputs = self.lengths.cut(inputs, places)
         if self.speed.channels_last:
             inputs = channels_last(inputs)
         self.optimizer.zero_grad(set_to_none=True)

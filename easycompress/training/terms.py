@@ -19,6 +19,7 @@ from easycompress.core.inputs import answer, channels_last, chunk_size
 from easycompress.core.ledger import spending
 from easycompress.core.memory import shrinking
 from easycompress.metrics.shapes import IGNORED, class_dimension
+from easycompress.training.lengths import lengths_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +95,12 @@ def make_teacher(model: nn.Module, split: Split, *, cache: bool, fast_images: bo
 
 def _answers(model: nn.Module, split: Split, size: int, ordered: Callable[[Inputs], Inputs]) -> Tensor:
     """Return a model's answers to a split, `size` samples at a time, `ordered` in memory."""
-    return torch.cat([answer(model, ordered(inputs)).float() for inputs, _ in split.batches(size)])
+    lengths = lengths_of(model, split)
+    if lengths is None:
+        return torch.cat([answer(model, ordered(inputs)).float() for inputs, _ in split.batches(size)])
+    order = lengths.tokens.argsort(stable=True)
+    found = [answer(model, lengths.cut(split.inputs[places], places)).float() for places in torch.split(order, size)]
+    return torch.cat(found)[order.argsort()]
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,7 @@ class FakeShop:
     allowed: float = 1.5
     family_ratio: float = 20.0
     probe_seconds: float = 0.0
+    quick_seconds: float = 0.0
     journal: FakeJournal = field(default_factory=FakeJournal)
     said: list[str] = field(default_factory=list)
     made: list[tuple[Action, ...]] = field(default_factory=list)
@@ -115,6 +116,7 @@ class FakeShop:
         self.made.append(tuple(actions))
         strength = self.strengths()[-1]
         int8, quick = (any(isinstance(a, kind) for a in actions) for kind in (StaticInt8, EntropyQuantization))
+        self.journal.now += self.quick_seconds * quick
         accepted = strength <= (self.quick_limit if quick else self.int8_limit if int8 else self.limit)
         drop = Drop(estimate=0.5 if accepted else 3.25, upper_95=None, n=10, worse=1, better=0, certified=False)
         ratio = self._ratio(actions)
@@ -416,6 +418,19 @@ def test_where_the_quick_chain_falls_short_the_main_one_goes_on() -> None:
     told = [step.reason for step in done.steps if step.action != "search"]
     assert told == [str(number) for number in range(1, done.tried + 1)]
     assert [step.verdict for step in done.steps if step.action == "search"] == ["surpassed", "kept"]
+
+
+def test_the_quick_chain_leaves_time_for_training() -> None:
+    slow, quick = (FakeShop(budget="100s", quick_limit=0.1, quick_seconds=seconds) for seconds in (15.0, 0.0))
+    assert slow.run(CODES).best is not None
+    assert quick.run(CODES).best is not None
+    count = slow.kinds().count("entropy-quantization")
+    assert count == 3  # 40 of 100 seconds
+    assert quick.kinds().count("entropy-quantization") > count
+    assert "lc" in slow.kinds()
+    alone = FakeShop(budget="100s", quick_limit=0.1, quick_seconds=15.0)
+    alone.run(CODES.model_copy(update={"steps": ()}))
+    assert len(alone.made) > count
 
 
 def test_the_better_of_both_chains_is_kept() -> None:

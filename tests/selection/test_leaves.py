@@ -231,6 +231,13 @@ CASES = {
         strength=0.3,
     ),
     **{scheme: learned(scheme) for scheme in SCHEMES},
+    "a transformer's levels": Case(
+        Rows,
+        {"objective": "size", "target": "100x", "format": "packed", "budget": "2ep"},
+        {"learning-compression": "entropy-quantization, then tuned-quantization"},
+        ["entropy-quantization", "tuned-quantization"],
+        strength=0.3,
+    ),
 }
 
 

@@ -12,7 +12,7 @@ from easycompress.core.errors import BadInput, CannotCompress
 from easycompress.core.profile import Architecture, Family, LayerProfile, ModelProfile
 from easycompress.distillation.settings import Distillation
 from easycompress.lc.ranks.settings import LowRankLayers
-from easycompress.lc.settings import EntropyQuantization, LearningCompression
+from easycompress.lc.settings import EntropyQuantization, LearningCompression, TunedQuantization
 from easycompress.pruning.depth.settings import DepthPruning
 from easycompress.pruning.settings import StructuredPruning
 from easycompress.pruning.transformers.settings import TransformerPruning
@@ -369,9 +369,23 @@ UNTRAINED = EntropyQuantization()
 def test_much_smaller_files_are_learned_after_a_quick_try(changes: dict[str, Any]) -> None:
     plan = select(make(**({"ratio_needed": 40.0} | changes)))
     assert (plan.quick, plan.steps) == ((UNTRAINED,), (TRAINED,))
-    assert rules_asked(plan) == ["L1", "L2", "L4", "L3", "L5", "L6"]
+    assert rules_asked(plan) == ["L1", "L2", "L4", "L3", "L5", "L7", "L6"]
     assert chooses_codes(make(**({"ratio_needed": 40.0} | changes)))
     assert "the training-free quantization goes first; where it meets the goal nothing is trained" in plan.notes
+
+
+@pytest.mark.parametrize("changes", [{"ratio_needed": 40.0}, {"ratio_needed": 5.0, "packed": True}])
+def test_a_transformer_trains_the_values_of_its_levels(changes: dict[str, Any]) -> None:
+    facts = make(LINEAR.model_copy(update={"architecture": "transformer"}), **changes)
+    plan = select(facts)
+    biases = "8-bit" if facts.packed else "float"
+    assert plan.quick == (EntropyQuantization.model_validate({"biases": biases}),)
+    assert plan.steps == (TunedQuantization.model_validate({"biases": biases}),)
+    assert rules_asked(plan)[-1] == "L7"
+    assert not chooses_codes(facts)  # nothing is tried on copies: it would change nothing
+    assert select(facts.model_copy(update={"class_scores": False})).steps[0] == plan.steps[0].model_copy(
+        update={"technique": "hard"}
+    )
 
 
 @pytest.mark.parametrize("needed", [3.8, 1.0])
@@ -398,7 +412,7 @@ def test_packed_files_hold_codes_whatever_is_needed(needed: float) -> None:
     plan = select(make(ratio_needed=needed, packed=True))
     untrained, trained = (action.model_copy(update={"biases": "8-bit"}) for action in (UNTRAINED, TRAINED))
     assert (plan.quick, plan.steps) == ((untrained,), (trained,))
-    assert rules_asked(plan) == ["L1", "L2", "L3", "L6"]
+    assert rules_asked(plan) == ["L1", "L2", "L3", "L7", "L6"]
     plan = select(make(ratio_needed=needed, packed=True, resources="none"))
     assert not chooses_codes(make(ratio_needed=needed, packed=True, resources="none"))
     assert (plan.quick, plan.steps) == ((), (untrained,))

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from easycompress.selection.walk import Tree
 
 QUICK = "entropy-quantization"
+TUNED = f"{QUICK}, then tuned-quantization"
 
 CLASS = {"convolutional": "Conv2d", "linear": "Linear", "attention": "MultiheadAttention", "other": "GRU"}
 
@@ -235,7 +236,7 @@ def test_rules_are_total(name: str) -> None:
 def test_each_name_belongs_to_one_rule() -> None:
     found = [(ask.rule.name, ask.rule) for tree in TREES.values() for ask in asks(tree)]
     assert len({name for name, _ in found}) == len({id(rule) for _, rule in found})
-    counts = {"S": 5, "T": 4, "P": 4, "D": 7, "Q": 10, "L": 6}
+    counts = {"S": 5, "T": 4, "P": 4, "D": 7, "Q": 10, "L": 7}
     assert list(rules()) == [f"{letter}{i}" for letter, count in counts.items() for i in range(1, count + 1)]
 
 
@@ -246,7 +247,7 @@ def test_every_thesis_choice_is_a_leaf() -> None:
     assert set(leaves(DISTILLATION)) == {"none", "soft", "hard", "combined"}
     integers = {"qat-int8", "static-int8", "dynamic-int8", "weight-only-8", "weight-only-4"}
     assert set(leaves(QUANTIZATION)) == {"none", "float16"} | integers
-    assert set(leaves(LC)) == {"none", QUICK} | {f"{QUICK}, then lc {scheme}" for scheme in SCHEMES}
+    assert set(leaves(LC)) == {"none", QUICK, TUNED} | {f"{QUICK}, then lc {scheme}" for scheme in SCHEMES}
     assert set(SCHEMES) <= set(get_args(Scheme))
 
 
@@ -537,6 +538,9 @@ BOTH = f"{QUICK}, then lc entropy"
         ],
         (make(ratio_needed=ABOVE, backend="gpu"), BOTH),
         (make(LOGISTIC, ratio_needed=ABOVE), BOTH),
+        (make(TRANSFORMER, ratio_needed=ABOVE), TUNED),
+        (make(TRANSFORMER, packed=True, code_losses=(("prune", 0.4),)), TUNED),
+        (make(TRANSFORMER, packed=True, resources="none"), QUICK),
         (make(ratio_needed=ABOVE, code_losses=(("entropy", 0.5), ("prune", 0.4))), f"{QUICK}, then lc prune"),
         (make(ratio_needed=ABOVE, code_losses=(("entropy", 0.4), ("prune", 0.4))), BOTH),
         (make(ratio_needed=ABOVE, code_losses=(("entropy", math.inf), ("prune", 9.0))), f"{QUICK}, then lc prune"),
@@ -557,6 +561,7 @@ def test_codes_are_chosen_for_stated_reasons() -> None:
         ("L4", "no", "30x is needed"),
         ("L3", "yes", "the budget affords about 20 epochs of 10000 samples"),
         ("L5", "yes", "30x is needed"),
+        ("L7", "yes", "architecture cnn"),
         ("L6", "entropy", "no candidate was tried, or none became that small"),
     ]
     _, decisions = walk(LC, make(ratio_needed=30.0, code_losses=(("entropy", 0.51), ("prune", 0.4249))))

@@ -64,6 +64,11 @@ def _recurrent(heuristics: Heuristics) -> str:
     return f"{share:.0%} of the parameters are in recurrent layers, where codes leave alone what runs through them"
 
 
+def _learns(heuristics: Heuristics) -> Answer:
+    architecture = heuristics.profile.architecture
+    return "no" if architecture == "transformer" else "yes", f"architecture {architecture}"
+
+
 def _least_loss(heuristics: Heuristics) -> Answer:
     losses = dict(heuristics.code_losses)
     if not losses:
@@ -113,8 +118,18 @@ L6 = Rule(
     "choice depends on the model (LC comparison, section V)",
 )
 
+L7 = Rule(
+    "L7",
+    "Can the model learn better levels within a budget?",
+    _learns,
+    "none: not a transformer",
+    "ours, measured: an epoch of training the values of its levels gives MiniLM more than learning-compression in that "
+    "time",
+)
+
 WITHOUT_TRAINING = Leaf("entropy-quantization")
-WITH_TRAINING = Ask(L6, {scheme: Leaf(f"entropy-quantization, then lc {scheme}") for scheme in SCHEMES})
+LEARNED = Ask(L6, {scheme: Leaf(f"entropy-quantization, then lc {scheme}") for scheme in SCHEMES})
+WITH_TRAINING = Ask(L7, {"yes": LEARNED, "no": Leaf("entropy-quantization, then tuned-quantization")})
 
 LC = Ask(
     L1,

@@ -8,6 +8,7 @@ const TITLES = {
   "unstructured-pruning": "Unstructured pruning", "low-rank-layers": "Low-rank layers", distillation: "Distillation",
   "qat-int8": "Quantization-aware training, int8", "static-int8": "Static int8 quantization", "dynamic-int8": "Dynamic int8 quantization",
   "weight-only": "Weight-only quantization", float16: "Half precision", "entropy-quantization": "Entropy-constrained quantization",
+  "tuned-quantization": "Entropy-constrained quantization, tuned",
   lc: "Learning-compression (LC)",
 };
 
