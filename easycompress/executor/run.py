@@ -47,9 +47,9 @@ LEAST_PROBES = 3
 strongest because time is short would spend all of it on a ruin."""
 
 PROBING_SHARE = 0.4
-"""Share of a time budget that the search among untrained candidates may use; what is left is for training.
+"""Share of what is left of a time budget that the search among untrained candidates may use, in each chain.
 
-So may what is tried without training before a chain that trains: MiniLM's attempts take a minute each.
+What is tried without training before a chain that trains may use as much: MiniLM's attempts take a minute each.
 """
 
 
@@ -282,8 +282,15 @@ def _may_probe(shop: Workshop, number: int, halving: int) -> bool:
     """Tell whether there is time for another untrained candidate; journalled like every answer of the clock."""
     journal, clock = shop.trainer.journal, shop.trainer.clock
     budget = clock.budget
-    if budget.kind != "time" or halving <= LEAST_PROBES:
+    if budget.kind != "time":
         return True
-    until = clock.start + PROBING_SHARE * budget.value
+
+    def end() -> float:
+        now = max(journal.elapsed(), clock.start)
+        return now + PROBING_SHARE * max(0.0, clock.start + budget.value - now)
+
+    until = float(journal.once(f"after attempt {number}: probing until", end))
+    if halving <= LEAST_PROBES:
+        return True
     key = f"after attempt {number}: halving {halving}: may it begin"
     return bool(journal.once(key, lambda: journal.elapsed() < until))

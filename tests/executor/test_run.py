@@ -502,3 +502,13 @@ def test_what_the_quick_chain_s_probing_used_is_gone() -> None:
     main = [answer for key, answer in asked if not key.startswith("after attempt 0: ")]
     assert quick[0] is True
     assert main == [False]
+
+
+def test_a_slow_quick_chain_leaves_the_next_one_time_to_look_for_its_strength() -> None:
+    shop = FakeShop(budget="100s", quick_limit=0.1, quick_seconds=15.0, probe_seconds=1.0, curve=9.0)
+    shop.run(CODES)
+    asked = [(key, answer) for key, answer in shop.journal.entries.items() if "may it begin" in key]
+    main = [answer for key, answer in asked if not key.startswith("after attempt 0: ")]
+    assert main[:3] == [True] * 3
+    least = next(strength for strength, kind in zip(shop.strengths(), shop.kinds(), strict=True) if kind == "lc")
+    assert 10 <= 40 ** (least**9.0) <= 10.5
