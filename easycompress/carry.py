@@ -14,9 +14,10 @@ from easycompress.core.plan import Plan
 from easycompress.core.progress import TimeLeft, tell
 from easycompress.deliver import deliver
 from easycompress.executor.clock import Clock
+from easycompress.executor.executed import Executed
 from easycompress.executor.pace import of_budget
 from easycompress.executor.repeat import chosen_of, joined, part_of, repeats_of
-from easycompress.executor.run import Executed, execute
+from easycompress.executor.run import execute
 from easycompress.executor.trainer import Trainer
 from easycompress.executor.tuning import tune
 from easycompress.executor.workshop import Workshop
@@ -114,7 +115,8 @@ def _journalled(journal: Journal, plan: Plan) -> Plan:
     data = journal.once(
         "plan",
         lambda: {"steps": [s.model_dump() for s in plan.steps], "decisions": [d.model_dump() for d in plan.decisions],
-                 "notes": list(plan.notes), "quick": [s.model_dump() for s in plan.quick]},
+                 "notes": list(plan.notes), "quick": [s.model_dump() for s in plan.quick],
+                 "last": [s.model_dump() for s in plan.last]},
     )  # fmt: skip
-    chains = {part: tuple(parse_action(step) for step in data[part]) for part in ("steps", "quick")}
+    chains = {part: tuple(parse_action(step) for step in data.get(part, [])) for part in ("steps", "quick", "last")}
     return Plan(decisions=data["decisions"], notes=tuple(data["notes"]), **chains)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from easycompress.core.outcome import Measurement
     from easycompress.core.profile import ModelProfile
+    from easycompress.executor.executed import Executed
     from easycompress.executor.journal import Journal
-    from easycompress.executor.run import Executed
     from easycompress.prepare import Prepared
 
 ORIGIN = "_easycompress_origin"

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from easycompress.core.outcome import Repeats
     from easycompress.core.plan import Plan
     from easycompress.core.request import Request
+    from easycompress.executor.executed import Executed
     from easycompress.executor.journal import Journal
-    from easycompress.executor.run import Executed
     from easycompress.prepare import Prepared
 
 PRETRAINED = "pretrained"
@@ -152,6 +152,7 @@ def _judge(
         plan={
             "quick": [step.model_dump(mode="json") for step in plan.quick],
             "steps": [step.model_dump(mode="json") for step in plan.steps],
+            "last": [step.model_dump(mode="json") for step in plan.last],
             "notes": [prepared.task.data.note, *prepared.task.notes, *plan.notes],
         },
         steps=executed.steps,

@@ -288,6 +288,8 @@ def make_plan(prepared: Prepared, request: Request, base: Path, spent: float) ->
         plan = for_large(plan, replayed=request.recipe is not None)
     plan = plan.model_copy(update={"epochs": epochs})
     plan = tried(prepared.task, prepared.profile, plan, replayed=request.recipe is not None)
+    possible = tuple(step for step in plan.last if technique_for(step).refuses(prepared.profile, step) is None)
+    plan = plan.model_copy(update={"last": possible})
     problems = []
     for step in (*plan.quick, *plan.steps):
         refusals = (technique_for(step).refuses(prepared.profile, step), lacking(prepared.task, step))

@@ -129,6 +129,7 @@ class Plan(Frozen):
     """What will be done and why.
 
     `quick` is a chain of actions without training that is tried first: where it meets the goal `steps` aren't needed.
+    `last` is one that is tried where the steps miss the goal.
     `notes` are plain sentences: fallbacks to the nearest technique that exists, what was left out and for what reason,
     suggestions. `epochs` is how many of the original model's training epochs the budget was found to pay for.
     """
@@ -137,4 +138,5 @@ class Plan(Frozen):
     decisions: tuple[Decision, ...]
     notes: tuple[str, ...] = ()
     quick: tuple[Action, ...] = ()
+    last: tuple[Action, ...] = ()
     epochs: float = 0.0

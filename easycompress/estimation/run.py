@@ -211,7 +211,7 @@ class _Desk:
             effort = BRIEF if self.whole else THOROUGH
             self._benches[where] = Bench(prepared, request, self.journal.part(f"{where} "), effort)
         found = []
-        for actions in filter(None, (plan.quick, plan.steps)):
+        for actions in filter(None, (plan.quick, plan.steps, plan.last)):
             narrow = self._chain(where, actions)
             wide = narrow.dial.everywhere()
             if narrow.most >= prepared.needed or wide == narrow.dial:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from easycompress.core.goal import Budget
-    from easycompress.executor.run import Executed
+    from easycompress.executor.executed import Executed
 
 
 def part_of(budget: Budget, index: int, count: int, spent: float) -> Budget:

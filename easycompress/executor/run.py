@@ -6,20 +6,19 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
-from easycompress.core.goal import Frozen
-from easycompress.core.outcome import StepRecord, Tuning  # noqa: TC001 - pydantic reads the field types at run time
 from easycompress.executor.dial import Dial
+from easycompress.executor.executed import Executed
 from easycompress.executor.search import MOST_ATTEMPTS, Outcome, least_strength, search
 from easycompress.executor.told import found_words, most_words, obstacle, probe_step, probed_step, steps_of
 from easycompress.executor.trainer import BATCH
-from easycompress.executor.workshop import Attempt  # noqa: TC001 - pydantic reads the field types at run time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
+    from easycompress.core.outcome import StepRecord, Tuning
     from easycompress.core.plan import Plan
-    from easycompress.executor.workshop import Workshop
+    from easycompress.executor.workshop import Attempt, Workshop
 
     Tuner: TypeAlias = Callable[[Dial, float | None], tuple[Dial, float | None, Tuning | None]]
     """Returns the dial with better settings and its least strength that reaches the target, and how they were found."""
@@ -53,43 +52,34 @@ What is tried without training before a chain that trains may use as much: MiniL
 """
 
 
-class Executed(Frozen):
-    """What a plan came to: the best accepted attempt (None: the original stays), every step, why it missed.
-
-    `tried` counts the attempts. `tuning` is what `--search` came to.
-    """
-
-    best: Attempt | None
-    steps: tuple[StepRecord, ...]
-    why: str
-    tried: int = 0
-    tuning: Tuning | None = None
+LAST_SHARE = 0.1
+"""Share of a time budget that is kept for a last chain, which trains nothing."""
 
 
 def execute(plan: Plan, shop: Workshop, needed: float, tuner: Tuner | None = None) -> Executed:
     """Carry out `plan` so that the ratio reaches `needed` (infinite: the most within the floor).
 
-    The quick chain goes first; where it meets the goal, or nothing else is planned, the rest isn't done. `tuner` may
-    choose other settings for what is trained.
+    The quick chain goes first; where it meets the goal, or nothing else is planned, the rest isn't done. Where the main
+    one misses it, the last one follows, as it takes no training. `tuner` may choose other settings for what is trained.
     """
+    progress = shop.trainer.progress
     quick = Executed(best=None, steps=(), why="", tried=0)
     if plan.quick:
         shop.trainer.clock.open_end = bool(plan.steps)
-        shop.trainer.progress.now("trying what needs no training")
+        progress.now("trying what needs no training")
         quick = _chain(Dial(plan.quick), shop, needed, 0)
-        if not plan.steps or (quick.best is not None and quick.best.ratio >= needed):
+        if not plan.steps or quick.reaches(needed):
             return quick
         shop.trainer.clock.open_end = False
-    main = _chain(Dial(plan.steps), shop, needed, quick.tried, tuner)
-    if quick.best is None or (main.best is not None and main.best.ratio >= quick.best.ratio):
-        return main.model_copy(update={"steps": (*_weakened(quick.steps), *main.steps)})
-    steps = (*quick.steps, *_weakened(main.steps))
-    return Executed(best=quick.best, steps=steps, why=quick.why or main.why, tried=main.tried, tuning=main.tuning)
-
-
-def _weakened(steps: tuple[StepRecord, ...]) -> tuple[StepRecord, ...]:
-    """Return the steps of a chain whose result another chain surpassed."""
-    return tuple(s.model_copy(update={"verdict": "surpassed"}) if s.verdict == "kept" else s for s in steps)
+    clock = shop.trainer.clock
+    kept = LAST_SHARE * clock.budget.value if plan.last and clock.budget.kind == "time" else 0.0
+    clock.reserve += kept
+    done = quick.then(_chain(Dial(plan.steps), shop, needed, quick.tried, tuner))
+    clock.reserve -= kept
+    if not plan.last or done.reaches(needed):
+        return done
+    progress.say("the steps miss the target; trying what needs no training")
+    return done.then(_chain(Dial(plan.last), shop, needed, done.tried))
 
 
 def _chain(dial: Dial, shop: Workshop, needed: float, number: int, tuner: Tuner | None = None) -> Executed:
@@ -209,7 +199,7 @@ def _search(dials: Dials, shop: Workshop, least: float | None, number: int, need
         least,
         attempt,
         lambda s: _ratio(shop, dials, s),
-        lambda: _may_go_on(shop, number),
+        lambda: _may_go_on(shop, number, trains=dials[0].trains),
         may_insist=lambda first: _near(dials[0], shop, first),
         most=_most_attempts(dials[0], shop, number),
         needed=needed,
@@ -266,10 +256,13 @@ def _fixed(dial: Dial, shop: Workshop, needed: float, number: int) -> Executed:
     return Executed(best=outcome.best, steps=steps_of(outcome), why=why, tried=number + 1)
 
 
-def _may_go_on(shop: Workshop, number: int) -> bool:
-    """Tell whether there is time for more after `number` attempts; journalled, so that a resume goes the same way."""
+def _may_go_on(shop: Workshop, number: int, *, trains: bool = True) -> bool:
+    """Tell whether there is time for more after `number` attempts; journalled, so that a resume goes the same way.
+
+    Epochs don't limit what `trains` none.
+    """
     journal, clock = shop.trainer.journal, shop.trainer.clock
-    if clock.budget.kind == "none":
+    if clock.budget.kind == "none" or (clock.budget.kind == "epochs" and not trains):
         return True
     if clock.open_end and clock.budget.kind == "time":
         until = clock.start + PROBING_SHARE * clock.budget.value

@@ -13,9 +13,9 @@ from easycompress.core.files import copy_file, read_json
 from easycompress.core.outcome import Report, exit_code
 from easycompress.core.plan import Plan
 from easycompress.deliver import deliver
+from easycompress.executor.executed import Executed
 from easycompress.executor.journal import FILE as JOURNAL
 from easycompress.executor.journal import RESULT, check_out, open_journal
-from easycompress.executor.run import Executed
 from easycompress.executor.workshop import Attempt
 from easycompress.exploration.points import POINTS, TAG
 from easycompress.fingerprint import fingerprint

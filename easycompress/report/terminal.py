@@ -136,7 +136,11 @@ class Terminal:
             self._print(table(columns, brief.rows(), self._width))
             self._model(profile)
             self._decisions(plan)
-        chains = {"Steps tried first, without training": plan.quick, "Steps": plan.steps}
+        chains = {
+            "Steps tried first, without training": plan.quick,
+            "Steps": plan.steps,
+            "Steps tried where these miss the target": plan.last,
+        }
         for head, steps in chains.items():
             if steps:
                 self._head(head)

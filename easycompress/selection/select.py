@@ -18,7 +18,7 @@ from easycompress.quantization.settings import DynamicInt8, Float16, StaticInt8,
 from easycompress.selection.budget import MEASURED_ONLY, explain_split
 from easycompress.selection.heuristics import PRUNABLE
 from easycompress.selection.trees.distillation import DISTILLATION
-from easycompress.selection.trees.lc import L6, LC
+from easycompress.selection.trees.lc import L5, L6, LC
 from easycompress.selection.trees.pruning import PRUNING
 from easycompress.selection.trees.quantization import Q10, QUANTIZATION
 from easycompress.selection.trees.strategy import STRATEGY
@@ -83,7 +83,12 @@ def select(heuristics: Heuristics) -> Plan:
             f"the model has only {_types(heuristics)}: no layer but its output can be pruned, and int8 is out "
             f"because of {_why_not_int8(chosen.decisions)}"
         )
-    return Plan(steps=tuple(steps), decisions=tuple(chosen.decisions), notes=tuple(_notes(heuristics, steps)))
+    notes = _notes(heuristics, steps)
+    last: tuple[Action, ...] = ()
+    if any(decision.rule == L5.name for decision in chosen.decisions):  # codes reach it too, and take no training
+        last = (EntropyQuantization(),)
+        notes.append("where that misses the target, quantization under a code length follows, without training")
+    return Plan(steps=tuple(steps), decisions=tuple(chosen.decisions), notes=tuple(notes), last=last)
 
 
 def chooses_codes(heuristics: Heuristics) -> bool:

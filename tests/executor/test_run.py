@@ -512,3 +512,59 @@ def test_a_slow_quick_chain_leaves_the_next_one_time_to_look_for_its_strength() 
     assert main[:3] == [True] * 3
     least = next(strength for strength, kind in zip(shop.strengths(), shop.kinds(), strict=True) if kind == "lc")
     assert 10 <= 40 ** (least**9.0) <= 10.5
+
+
+MISSING = Plan(steps=FULL.steps, decisions=(), last=(EntropyQuantization(),))
+
+
+def test_where_the_steps_miss_the_target_the_last_chain_follows() -> None:
+    shop = FakeShop(limit=0.2, int8_limit=0.2)
+    done = shop.run(MISSING)
+    assert done.best is not None
+    assert done.best.ratio >= 10
+    assert shop.kinds()[-1] == "entropy-quantization"
+    assert (kept(done), done.why) == ([str(done.tried)], "")
+    assert done.tried == len(shop.made)
+    assert any("trying what needs no training" in line for line in shop.said)
+
+
+def test_where_they_reach_it_nothing_follows() -> None:
+    shop = FakeShop()
+    assert shop.run(MISSING) == FakeShop().run(FULL)
+    assert "entropy-quantization" not in shop.kinds()
+
+
+def test_of_two_chains_that_miss_the_better_result_is_kept() -> None:
+    shop = FakeShop(limit=0.2, int8_limit=0.2, quick_limit=0.1)
+    done = shop.run(MISSING)
+    assert done.best is not None
+    assert done.best.ratio == pytest.approx(4 * 20**0.2, rel=0.1)  # pruning and integers
+    assert shop.kinds()[-1] == "entropy-quantization"
+    assert shop.made[int(done.best.tag.split()[1]) - 1][-1].kind == "static-int8"
+
+
+@pytest.mark.parametrize("budget", ["1ep", "100s"])
+def test_training_leaves_the_last_chain_what_it_takes(budget: str) -> None:
+    """It has more than one attempt, though all epochs are used, or all of the time but its share."""
+    shop = FakeShop(budget=budget, limit=-1, int8_limit=-1, quick_limit=0.1)
+    plain, clock = shop.attempt, shop.trainer.clock
+
+    def spending(number: int, actions: Sequence[Action], share: float, step_seconds: float) -> Attempt:
+        attempt = plain(number, actions, share, step_seconds)
+        if not isinstance(actions[-1], EntropyQuantization):
+            clock.epochs_used = 1
+            shop.journal.now += clock.left()
+        return attempt
+
+    shop.attempt = spending  # type: ignore[method-assign]
+    shop.run(MISSING)
+    assert shop.kinds().count("entropy-quantization") > 1
+    assert clock.reserve == 0
+
+
+def test_a_resumed_run_with_a_last_chain_goes_the_same_way() -> None:
+    first = FakeShop(limit=0.2, int8_limit=0.2, quick_limit=0.1, budget="100s")
+    done = first.run(MISSING)
+    again = FakeShop(limit=0.2, int8_limit=0.2, quick_limit=0.1, budget="100s", journal=first.journal)
+    again.journal.now = 1e6
+    assert again.run(MISSING) == done

@@ -170,7 +170,8 @@ def test_a_target_that_int8_reaches_alone() -> None:
 def test_bits_alone_where_they_reach_the_target() -> None:
     plan = select(make(LINEAR, ratio_needed=4.5))
     assert kinds(plan) == ["weight-only"]
-    assert plan.notes == ("4.5x is left to 4-bit storage, which brings at most 6x: nothing has to be pruned",)
+    assert plan.notes[0] == "4.5x is left to 4-bit storage, which brings at most 6x: nothing has to be pruned"
+    assert plan.last == (UNTRAINED,)
     assert not {rule for rule in rules_asked(plan) if rule[0] in "TPD"}
     assert kinds(select(make(LINEAR, ratio_needed=3.0))) == ["structured-pruning", "distillation", "weight-only"]
 
@@ -394,6 +395,7 @@ def test_what_integers_reach_is_left_to_them(needed: float, resources: str) -> N
     plan = select(make(ratio_needed=needed, resources=resources))
     assert plan.quick == ()
     assert kinds(plan)[-1] == "static-int8"
+    assert plan.last == ()
     assert rules_asked(plan)[:4] == ["L1", "L2", "L4", "Q1"]
 
 
@@ -401,6 +403,8 @@ def test_what_integers_reach_is_left_to_them(needed: float, resources: str) -> N
 def test_between_integers_and_codes_it_is_a_matter_of_training(needed: float) -> None:
     plan = select(make(ratio_needed=needed))
     assert (plan.quick, kinds(plan)) == ((), ["structured-pruning", "distillation", "static-int8"])
+    assert plan.last == (UNTRAINED,)  # where they miss the target
+    assert "where that misses the target, quantization under a code length follows, without training" in plan.notes
     for changes in ({"resources": "none"}, {"train_samples": 0}):
         plan = select(make(ratio_needed=needed, **changes))
         assert (plan.quick, plan.steps) == ((), (UNTRAINED,))

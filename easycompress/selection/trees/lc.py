@@ -123,8 +123,8 @@ L7 = Rule(
     "Can the model learn better levels within a budget?",
     _learns,
     "none: not a transformer",
-    "ours, measured: an epoch of training the values of its levels gives MiniLM more than learning-compression in that "
-    "time",
+    "ours, measured in 11 minutes on MiniLM at 2.1 bits a weight: 50.9 % on select after learning-compression, 88.3 % "
+    "after quantization and an epoch of its values (of 89.0 %)",
 )
 
 WITHOUT_TRAINING = Leaf("entropy-quantization")
