@@ -21,7 +21,7 @@ from easycompress.training.checkpoint import (
     state_of,
 )
 from easycompress.training.curve import in_unit
-from easycompress.training.lengths import lengths_of
+from easycompress.training.lengths import POOL, lengths_of
 from easycompress.training.norms import has_norms
 from easycompress.training.parallel import processes
 from easycompress.training.schedule import History, Hooks, Schedule
@@ -120,7 +120,8 @@ class _Run:
         self.best_state = state_of(model)
         self.epoch, self.rollbacks, self.done = 0, 0, False
         self.least = 2 if has_norms(model) else 1  # batch norm can't learn from one sample
-        self.lengths = lengths_of(model, split) if hooks.augment is None and self.least == 1 else None
+        many = len(split) > POOL * schedule.batch  # fewer would all be in order of length, and of what goes with it
+        self.lengths = lengths_of(model, split) if many and hooks.augment is None and self.least == 1 else None
 
     def one_epoch(self) -> None:
         """Train and evaluate one epoch."""

@@ -16,7 +16,7 @@ from easycompress.core.inputs import answer, are_images
 from easycompress.core.inputs import channels_last as ordered
 from easycompress.core.ledger import spending
 from easycompress.core.memory import shrinking
-from easycompress.training.lengths import lengths_of, shortened
+from easycompress.training.lengths import POOL, lengths_of, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,7 +97,7 @@ def _timed(model: nn.Module, split: Split, batch: int, speed: Speed) -> float:
     if speed.channels_last:
         trial = trial.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(trial.parameters(), lr=0.0, momentum=0.9, nesterov=True, foreach=True)
-    lengths = lengths_of(model, split)
+    lengths = lengths_of(model, split) if len(split) > POOL * batch else None
     usual = None if lengths is None else lengths.usual(batch)
     times = []
     with speed.applied(), torch.random.fork_rng(devices=[]):
