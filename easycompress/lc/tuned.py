@@ -20,11 +20,7 @@ BATCH, TRANSFORMER_BATCH = 128, 32
 """A transformer's epochs are few and long: smaller batches make more of them."""
 
 TRANSFORMER_RATE = 1e-4
-"""Of AdamW, in the place of TUNING_RATE.
-
-Measured on MiniLM and SST-2 at 2.1 bits a weight, half an epoch: the answers' error falls from 0.42 to 0.30, accuracy
-rises by 0.7 points; with 3e-4 and 1e-3 the error falls as far, and accuracy by 0 and 0.5.
-"""
+"""Of AdamW, in the place of TUNING_RATE: of 1e-4, 3e-4 and 1e-3 the one that ended best on MiniLM, in one run each."""
 
 
 class TunedQuantizer(EntropyQuantizer):
