@@ -36,6 +36,13 @@ PATIENCE = 0.5
 KEPT = 0.9
 """The slowest tenth of the runs is dropped, as in the papers: other processes, not the model, made them slow."""
 
+CALM = 0.5
+"""Share of the laps (one block of every file) that the medians are of: those in which the files together were fastest.
+
+Two virtual processors can share one core for seconds at a time: measured on MiniLM in int8, 2 threads, 4.2 ms and then
+7.5 ms of the same session. A lap counts for all files or for none, so that no file is judged in another's bad seconds.
+"""
+
 LONGEST_SECONDS = 30.0
 """A measurement of slow models stops after this long a file, once LEAST_RUNS runs are in."""
 
@@ -58,26 +65,26 @@ def time_files(
     `rounds` are ROUNDS unless said.
     """
     inputs = repeated(example, batch)
-    made: list[list[list[float]]] = [[] for _ in paths]
+    made: list[list[list[list[float]]]] = [[] for _ in paths]
     start = time.perf_counter()
     for _ in range(rounds or ROUNDS):
-        samples: list[list[float]] = [[] for _ in paths]
-        for kept, times in zip(made, samples, strict=True):
+        blocks: list[list[list[float]]] = [[] for _ in paths]
+        for kept, times in zip(made, blocks, strict=True):
             kept.append(times)
         runtimes = [Runtime(path, threads) for path in paths]
         feeds = [runtime.feeds(inputs) for runtime in runtimes]
         round_start = time.perf_counter()
         done = 0
         while done <= BLOCKS or time.perf_counter() - round_start < PATIENCE * len(paths):
-            for runtime, fed, times in zip(runtimes, feeds, samples, strict=True):
+            for runtime, fed, times in zip(runtimes, feeds, blocks, strict=True):
                 counted = block(runtime, fed)
                 if done:
-                    times.extend(counted)
+                    times.append(counted)
             done += 1
             late = time.perf_counter() - start > LONGEST_SECONDS * len(paths)
-            if late and sum(map(len, made[0])) >= LEAST_RUNS:
-                return [_summary(kept, batch, threads) for kept in made]
-    return [_summary(kept, batch, threads) for kept in made]
+            if late and BLOCK * sum(map(len, made[0])) >= LEAST_RUNS:
+                return _summaries(made, batch, threads)
+    return _summaries(made, batch, threads)
 
 
 def block(runtime: Runtime, feeds: Feeds, warm_up: int = WARM_UP, counted: int = BLOCK) -> list[float]:
@@ -92,11 +99,36 @@ def block(runtime: Runtime, feeds: Feeds, warm_up: int = WARM_UP, counted: int =
     return times
 
 
-def _summary(rounds: list[list[float]], batch: int, threads: int) -> Latency:
-    """Summarise a file's runs: the median of its rounds' medians, which no single badly placed session can move."""
-    medians = [float(np.median(_without_slowest(times))) for times in rounds if times]
-    every = [time for times in rounds for time in times]
-    low, high = np.percentile(_without_slowest(every), [25, 75])
+def _summaries(files: list[list[list[list[float]]]], batch: int, threads: int) -> list[Latency]:
+    """Summarise all files' blocks [file][round][lap][run]."""
+    calm = _calm(files)
+    return [_summary(rounds, calm, batch, threads) for rounds in files]
+
+
+def _calm(files: list[list[list[list[float]]]]) -> list[list[bool]]:
+    """Tell of each round's laps whether they are among the CALM share, by each file's time relative to its median."""
+    slowness = []
+    for rounds in files:
+        medians = [[float(np.median(runs)) for runs in laps] for laps in rounds]
+        usual = float(np.median([median for laps in medians for median in laps]))
+        slowness.append([[median / usual for median in laps] for laps in medians])
+    together = [[sum(lap) for lap in zip(*laps, strict=True)] for laps in zip(*slowness, strict=True)]
+    limit = np.quantile([lap for laps in together for lap in laps], CALM)
+    return [[lap <= limit for lap in laps] for laps in together]
+
+
+def _summary(rounds: list[list[list[float]]], calm: list[list[bool]], batch: int, threads: int) -> Latency:
+    """Summarise a file's blocks [round][lap][run]: the median of its rounds' medians, each of the runs of calm laps.
+
+    So no single badly placed session can move it.
+    """
+    counted = [
+        [time for runs, counts in zip(laps, marks, strict=True) if counts for time in runs]
+        for laps, marks in zip(rounds, calm, strict=True)
+    ]
+    medians = [float(np.median(_without_slowest(times))) for times in counted if times]
+    low, high = np.percentile(_without_slowest([time for times in counted for time in times]), [25, 75])
+    every = [time for laps in rounds for runs in laps for time in runs]
     return Latency(
         batch=batch,
         median=float(np.median(medians)),

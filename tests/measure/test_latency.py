@@ -18,6 +18,7 @@ from easycompress.measure.runtime import Runtime, physical_cores
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from easycompress.core.outcome import Latency
     from easycompress.measure.runtime import Feeds
 
 
@@ -43,35 +44,60 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "PATIENCE", 0.0)
 
 
+def summary_of(*rounds: list[float], batch: int = 1, threads: int = 1) -> Latency:
+    """Return the summary of rounds of one lap each, all of them calm."""
+    return latency._summary([[times] for times in rounds], [[True]] * len(rounds), batch, threads)
+
+
 def test_the_slowest_tenth_is_dropped() -> None:
     times = [*[1.0] * 40, *[2.0] * 50, *[1000.0] * 10]
-    summary = latency._summary([times], batch=3, threads=2)
+    summary = summary_of(times, batch=3, threads=2)
     assert (summary.median, summary.iqr, summary.runs) == (2.0, 1.0, 100)
     assert (summary.batch, summary.threads) == (3, 2)
-    assert latency._summary([times[::-1]], 3, 2) == summary
+    assert summary_of(times[::-1], batch=3, threads=2) == summary
 
 
 def test_the_median_is_of_what_is_left() -> None:
-    summary = latency._summary([[float(n) for n in range(1, 101)]], 1, 1)
+    summary = summary_of([float(n) for n in range(1, 101)])
     assert summary.median == 45.5  # of 1 to 90
     assert summary.iqr == pytest.approx(44.5)
 
 
 def test_quantiles_are_of_all_runs_slow_ones_too() -> None:
-    summary = latency._summary([[float(n) for n in range(60)], [float(n) for n in range(60, 101)]], 1, 1)
+    summary = summary_of([float(n) for n in range(60)], [float(n) for n in range(60, 101)])
     assert summary.quantiles == tuple(float(n) for n in range(0, 101, 5))
-    slow = latency._summary([[1.0] * 99, [1000.0 / 3]], 1, 1).quantiles
+    slow = summary_of([1.0] * 99, [1000.0 / 3]).quantiles
     assert slow[:-1] == (1.0,) * 20
     assert slow[-1] == 333.333  # six digits
 
 
 def test_one_badly_placed_round_does_not_move_the_median() -> None:
     good, bad = [1.0] * 10, [2.0] * 1000
-    assert latency._summary([good, good, bad], 1, 1).median == 1.0
+    assert summary_of(good, good, bad).median == 1.0
+
+
+def test_seconds_in_which_the_machine_was_slow_count_for_no_file() -> None:
+    """The machine halves its speed in three of eight laps, of one file's block only in two of them."""
+    speeds = [(1, 1), (2, 2), (1, 2), (1, 1), (1, 2), (1, 1), (1, 1), (1, 1)]
+    files = [
+        [[[speed[file] * ms] * 20 for speed in speeds[start : start + 4]] for start in (0, 4)]
+        for file, ms in enumerate((8.0, 4.0))
+    ]
+    assert latency._calm(files) == [[True, False, False, True], [False, True, True, True]]
+    before, after = latency._summaries(files, 1, 2)
+    assert (before.median, after.median) == (8.0, 4.0)
+    assert (before.runs, after.quantiles[-1]) == (160, 8.0)  # what was slow is still told
+
+
+def test_where_most_laps_are_slow_both_files_are_judged_in_slow_ones() -> None:
+    speeds = [1, *[2] * 9]
+    files = [[[[speed * ms] * 20 for speed in speeds]] for ms in (8.0, 4.0)]
+    before, after = latency._summaries(files, 1, 2)
+    assert (before.median, after.median) == (16.0, 8.0)
 
 
 def test_one_run_is_enough_to_summarise() -> None:
-    assert latency._summary([[4.0]], 1, 1).median == 4.0
+    assert summary_of([4.0]).median == 4.0
 
 
 def test_both_files_are_timed_often_enough(files: list[Path]) -> None:
