@@ -38,6 +38,13 @@ CORRECTIONS = 3
 CLOSE = 0.03
 """Files within this share of the wanted bytes are compared as if they were of one size."""
 
+TOO_LOST = 0.1
+"""Share of the way from the original's loss to that of a model that answers every sample alike: what training mends.
+
+Measured on MNIST, untrained, batch 1, one thread: channels make LeNet5 3.0 times as fast at 0.2 % of the way and 4.4
+times at 3 %, low rank 2.6 times at most; LeNet300 is 1.7 times as fast at 15 % by channels, 2.6 times at 1 % by ranks.
+"""
+
 
 def losses(task: Task, profile: ModelProfile, wanted_bytes: float, *, packed: bool) -> dict[str, float]:
     """Return the loss of each candidate whose file takes about `wanted_bytes`, nothing trained.
@@ -78,6 +85,12 @@ def _at_size(
 def loss_of(model: nn.Module, task: Task) -> float:
     """Return the task's loss on up to SAMPLES samples, on the original's answers where there are no labels."""
     return _loss(task, model, lambda inputs: answer(model, inputs).float())
+
+
+def most_loss(task: Task) -> float:
+    """Return the loss beyond which an untrained copy has lost too much: TOO_LOST of what the original knows."""
+    own = loss_of(task.model, task)
+    return own + TOO_LOST * max(blank_loss(task) - own, 0.0)
 
 
 def blank_loss(task: Task) -> float:

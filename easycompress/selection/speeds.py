@@ -19,7 +19,7 @@ from easycompress.core.ledger import spending
 from easycompress.core.progress import Silent
 from easycompress.measure.latency import block
 from easycompress.measure.runtime import Runtime
-from easycompress.selection.probe import blank_loss, loss_of
+from easycompress.selection.probe import loss_of, most_loss
 from easycompress.selection.trials import HALVINGS, MOST
 from easycompress.technique import Context
 from easycompress.techniques import technique_for
@@ -33,13 +33,6 @@ if TYPE_CHECKING:
     from easycompress.core.plan import Action
     from easycompress.core.profile import ModelProfile
     from easycompress.core.task import Task
-
-TOO_LOST = 0.1
-"""Share of the way from the original's loss to that of a model that answers every sample alike: what training mends.
-
-Measured on MNIST, untrained, batch 1, one thread: channels make LeNet5 3.0 times as fast at 0.2 % of the way and 4.4
-times at 3 %, low rank 2.6 times at most; LeNet300 is 1.7 times as fast at 15 % by channels, 2.6 times at 1 % by ranks.
-"""
 
 SECONDS = 1.0
 """What the timing of one candidate takes, unless FEWEST blocks take longer."""
@@ -98,7 +91,7 @@ def structure_speeds(
     doesn't permit is left out. `faster` times a copy.
     """
     own = loss_of(task.model, task)
-    most = own + TOO_LOST * max(blank_loss(task) - own, 0.0)
+    most = most_loss(task)
     speeds, lost = {}, {}
     for name, action in actions.items():
         try:

@@ -89,7 +89,7 @@ def test_operations_are_what_the_file_counts(net: type[nn.Module]) -> None:
     assert operations(nets.make(net), nets.images(1)) == pytest.approx(macs(nets.graph(net)), rel=0.02)
 
 
-@pytest.mark.parametrize(("ratio", "wanted"), [(1.5, 1.5), (math.inf, USUAL), (50.0, MOST)])
+@pytest.mark.parametrize(("ratio", "wanted"), [(1.5, 1.5), (50.0, MOST)])
 def test_candidates_are_as_small_as_is_needed(ratio: float, wanted: float, compared: list[nn.Module]) -> None:
     task = work(nets.LeNet)
     before = operations(task.model, task.example)
@@ -100,6 +100,27 @@ def test_candidates_are_as_small_as_is_needed(ratio: float, wanted: float, compa
     assert len(compared) == len(found)
     for model in compared:
         assert operations(model, task.example) <= before / wanted
+
+
+@pytest.mark.parametrize(("most", "wanted"), [(0.0, USUAL), (math.inf, MOST)])
+def test_where_the_most_is_wanted_and_little_is_lost_more_is_asked(
+    most: float, wanted: float, compared: list[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "most_loss", lambda _task: most)
+    task = work(nets.LeNet)
+    before = operations(task.model, task.example)
+    structure_losses(task, facts(nets.LeNet), {"channels": NARROWER}, math.inf)
+    saved = before / operations(compared[-1], task.example)
+    assert wanted <= saved < 1.5 * wanted
+
+
+def test_where_nothing_saves_so_much_the_usual_ratio_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "MOST", 1000.0)
+    monkeypatch.setattr(trials, "most_loss", lambda _task: math.inf)
+    task = work(nets.LeNet)
+    assert structure_losses(task, facts(nets.LeNet), BOTH, math.inf) == structure_losses(
+        task, facts(nets.LeNet), BOTH, USUAL
+    )
 
 
 def test_the_candidate_is_the_least_treated_one(compared: list[nn.Module]) -> None:
