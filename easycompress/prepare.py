@@ -14,10 +14,11 @@ from easycompress.artifact.write import check_float_file
 from easycompress.core.errors import BadInput, CannotCompress
 from easycompress.core.files import SCRATCH_REMEDY, write_bytes
 from easycompress.core.goal import NO_FLOOR, Budget, Goal, parse_budget, parse_floor, parse_objective, parse_target
-from easycompress.core.inputs import answer, parts, sample_shape
+from easycompress.core.inputs import answer, sample_shape
 from easycompress.core.ledger import spending
 from easycompress.executor.run import MEASURED_MARGIN
 from easycompress.executor.trainer import BATCH
+from easycompress.measure.chance import refuse_chance
 from easycompress.measure.files import objective_of
 from easycompress.measure.latency import time_files
 from easycompress.measure.meter import find_meter, measure
@@ -29,9 +30,9 @@ from easycompress.metrics.shapes import class_dimension
 from easycompress.selection.heuristics import Heuristics, as_points, gather
 from easycompress.selection.probe import losses
 from easycompress.selection.recipe import for_large, lacking, read_recipe, tried
-from easycompress.selection.select import chooses_codes, integers_in_question, select, structures
+from easycompress.selection.select import channels_in_question, chooses_codes, integers_in_question, select, structures
 from easycompress.selection.speeds import Stopwatch, structure_speeds
-from easycompress.selection.trials import count_blocks, integer_losses, outside_blocks, structure_losses
+from easycompress.selection.trials import count_blocks, integer_losses, narrowing_lost, outside_blocks, structure_losses
 from easycompress.techniques import technique_for
 from easycompress.training.speed import tune
 
@@ -45,9 +46,6 @@ if TYPE_CHECKING:
     from easycompress.core.request import Request
     from easycompress.core.task import Metric, Task
     from easycompress.measure.meter import Meter
-
-CHANCE_ERRORS = 3.0
-"""A baseline within so many standard errors of always naming the commonest class makes nothing of its inputs."""
 
 CHECKED = 5
 """Samples on which the original's file is compared with PyTorch: others than it was exported by, and more of them."""
@@ -163,7 +161,7 @@ def _judged(task: Task, runtime: Runtime, request: Request, classes: int) -> tup
             f"the model's {task.metric.name} on select is not a finite number; check its outputs, --mean and --std"
         )
     if not request.force:
-        _refuse_chance(task, quality, classes)
+        refuse_chance(task, quality, classes)
     return scores, quality
 
 
@@ -202,22 +200,6 @@ def _width(answers: tuple[int, ...]) -> int:
     return int(answers[class_dimension(answers)]) if len(answers) > 1 else 1
 
 
-def _refuse_chance(task: Task, quality: float, classes: int) -> None:
-    targets = task.data.select.targets
-    if task.metric.name != "accuracy" or not task.metric.binary or targets is None:
-        return
-    commonest = int(targets.bincount().max()) / len(targets)
-    chance = max(commonest, 1 / classes)
-    limit = 100 * (chance + CHANCE_ERRORS * math.sqrt(chance * (1 - chance) / len(targets)))
-    if quality <= limit:
-        numbers = any(tensor.is_floating_point() for tensor in parts(task.data.select.inputs))
-        usual = "--mean and --std are missing or not" if numbers else "the numbers of the words are not"
-        raise BadInput(
-            f"the model's accuracy on select is {quality:.2f}%, no better than chance ({100 * chance:.2f}%): usually "
-            f"{usual} those of its training, or the labels are in another order; --force goes on"
-        )
-
-
 def make_heuristics(prepared: Prepared, request: Request, spent: float) -> Heuristics:
     """Gather what the rules ask about; `spent` seconds of the budget are gone."""
     task, budget = prepared.task, prepared.budget
@@ -238,9 +220,12 @@ def make_heuristics(prepared: Prepared, request: Request, spent: float) -> Heuri
     )
     if prepared.described is not None:
         return facts  # nothing can be tried on copies
-    found_out: dict[str, Any] = {"outside_blocks": outside_blocks(task.model, prepared.profile)}
-    finite = math.isfinite(prepared.needed)
-    if chooses_codes(facts) and finite:
+    facts = facts.model_copy(update={"outside_blocks": outside_blocks(task.model, prepared.profile)})
+    found_out: dict[str, Any] = {}
+    if asked := channels_in_question(facts):
+        found_out["narrowing_lost"] = narrowing_lost(task, prepared.profile, *asked)
+        facts = facts.model_copy(update=found_out)
+    if chooses_codes(facts) and math.isfinite(prepared.needed):
         found = losses(task, prepared.profile, prepared.value / prepared.needed, packed=facts.packed)
         found_out["code_losses"] = tuple(found.items())
     if facts.objective == "latency":

@@ -18,7 +18,7 @@ from easycompress.quantization.settings import DynamicInt8, Float16, StaticInt8,
 from easycompress.selection.budget import MEASURED_ONLY, explain_split
 from easycompress.selection.heuristics import PRUNABLE
 from easycompress.selection.trees.distillation import DISTILLATION
-from easycompress.selection.trees.lc import L5, L6, LC
+from easycompress.selection.trees.lc import INTEGERS_SUFFICE, L6, L8, LC
 from easycompress.selection.trees.pruning import PRUNING
 from easycompress.selection.trees.quantization import Q10, QUANTIZATION
 from easycompress.selection.trees.strategy import STRATEGY
@@ -53,6 +53,10 @@ Measured on ResNet20, one thread, batch 1, with int8: 2.1x as it is and with 30 
 """
 
 
+ALONE = "weight-only-4"
+"""A choice of integers whose dial reaches the target alone, for less than pruning besides."""
+
+
 def select(heuristics: Heuristics) -> Plan:
     """Return the plan for these heuristics, with every rule that was asked.
 
@@ -70,7 +74,7 @@ def select(heuristics: Heuristics) -> Plan:
     quantization = chosen.ask(QUANTIZATION)
     strategy = chosen.ask(STRATEGY)
     steps: list[Action] = []
-    if strategy != "none" and quantization != "weight-only-4":  # its dial reaches the target alone, for less
+    if strategy != "none" and quantization != ALONE:
         steps += _restructuring(heuristics, strategy, chosen)
         distillation = chosen.ask(DISTILLATION)
         if distillation != "none":
@@ -85,7 +89,7 @@ def select(heuristics: Heuristics) -> Plan:
         )
     notes = _notes(heuristics, steps)
     last: tuple[Action, ...] = ()
-    if any(decision.rule == L5.name for decision in chosen.decisions):  # codes reach it too, and take no training
+    if any(decision.rule == L8.name for decision in chosen.decisions):  # codes reach it too, and take no training
         last = (EntropyQuantization(),)
         notes.append("where that misses the target, quantization under a code length follows, without training")
     return Plan(steps=tuple(steps), decisions=tuple(chosen.decisions), notes=tuple(notes), last=last)
@@ -94,6 +98,16 @@ def select(heuristics: Heuristics) -> Plan:
 def chooses_codes(heuristics: Heuristics) -> bool:
     """Tell whether the plan trains codes, so that it is worth seconds to find out which."""
     return any(decision.rule == L6.name for decision in walk(LC, heuristics)[1])
+
+
+def channels_in_question(heuristics: Heuristics) -> tuple[Action, float] | None:
+    """Return the pruning that rule L8 asks about and by what ratio parameters must go; None where nothing is pruned."""
+    strategy = walk(STRATEGY, heuristics)[0]
+    asked = any(decision.rule == L8.name for decision in walk(LC, heuristics)[1])
+    if not asked or strategy == "none" or walk(QUANTIZATION, heuristics)[0] == ALONE:
+        return None
+    narrower = channels(heuristics, strategy, walk(PRUNING, heuristics)[0])
+    return narrower, heuristics.ratio_needed / INTEGERS_SUFFICE
 
 
 def structures(heuristics: Heuristics) -> dict[str, Action]:

@@ -19,12 +19,12 @@ from easycompress.measure.runtime import scores_of
 from easycompress.measure.statistics import paired_drop
 from easycompress.pruning.depth.blocks import find_blocks
 from easycompress.pruning.transformers.layout import find_blocks as transformer_blocks
-from easycompress.selection.probe import loss_of, most_loss
+from easycompress.selection.probe import blank_loss, loss_of, most_loss
 from easycompress.technique import Context
 from easycompress.techniques import technique_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import nn
 
@@ -47,6 +47,9 @@ LeNet5 by its multiply-accumulates, untrained: at 2x low rank loses less than ch
 MOST = 4.0
 """Nothing is compared beyond this: untrained, every model is a ruin there."""
 
+TINY = 1e-9
+"""Losses closer than this are alike."""
+
 INTEGER_SAMPLES = 1000
 """Samples of *select* that integers are tried on."""
 
@@ -59,12 +62,16 @@ def structure_losses(
     One that the model doesn't permit, or that can't save so much, is left out.
     """
     context = Context(task, profile, 0, Silent())
-    before = operations(task.model, task.example)
+
+    def count(model: nn.Module) -> int:
+        return operations(model, task.example)
+
+    before = count(task.model)
 
     def at(wanted: float) -> dict[str, float]:
         found = {}
         for name, action in actions.items():
-            made = _at_ratio(task, action, context, before / wanted)
+            made = _at_count(task, action, context, before / wanted, count)
             if made is not None:
                 found[name] = loss_of(made, task)
         return found
@@ -76,8 +83,23 @@ def structure_losses(
     return (at(MOST) if goes_on else {}) or usual
 
 
-def _at_ratio(task: Task, action: Action, context: Context, wanted: float) -> nn.Module | None:
-    """Return the least treated copy with at most `wanted` operations, None where there is none."""
+def narrowing_lost(task: Task, profile: ModelProfile, action: Action, ratio: float) -> float:
+    """Return the share of what the original knows that is lost, untrained, when `action` divides its parameters.
+
+    It is the way from its loss to that of a model that answers every sample alike; infinite without such a copy.
+    """
+    made = _at_count(task, action, Context(task, profile, 0, Silent()), parameters(task.model) / ratio, parameters)
+    if made is None:
+        return math.inf
+    own = loss_of(task.model, task)
+    lost = (loss_of(made, task) - own) / max(blank_loss(task) - own, TINY)
+    return lost if math.isfinite(lost) else math.inf
+
+
+def _at_count(
+    task: Task, action: Action, context: Context, wanted: float, count: Callable[[nn.Module], int]
+) -> nn.Module | None:
+    """Return the least treated copy of which there is at most `wanted` by `count`, None where there is none."""
 
     def made(strength: float) -> nn.Module:
         settled = action.model_copy(update={"strength": strength})
@@ -85,19 +107,24 @@ def _at_ratio(task: Task, action: Action, context: Context, wanted: float) -> nn
 
     try:
         best = made(1.0)
-        if operations(best, task.example) > wanted:
+        if count(best) > wanted:
             return None
         low, high = 0.0, 1.0
         for _ in range(HALVINGS):
             middle = (low + high) / 2
             candidate = made(middle)
-            if operations(candidate, task.example) <= wanted:
+            if count(candidate) <= wanted:
                 best, high = candidate, middle
             else:
                 low = middle
     except CannotCompress:
         return None
     return best
+
+
+def parameters(model: nn.Module) -> int:
+    """Return how many values the parameters have, each tensor counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def operations(model: nn.Module, example: Inputs) -> int:

@@ -295,6 +295,7 @@ def test_a_leaf_is_carried_out(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(prepare, "select", settled)
     for trial in ("structure_losses", "structure_speeds", "integer_losses", "losses"):
         monkeypatch.setattr(prepare, trial, giving(case.known.get(trial, {})))
+    monkeypatch.setattr(prepare, "narrowing_lost", lambda *_: 0.0)
     monkeypatch.setattr(latency, "PATIENCE", 0.0)
     monkeypatch.setattr(latency, "ROUNDS", 1)
     result = compress(

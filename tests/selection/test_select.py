@@ -23,11 +23,13 @@ from easycompress.selection.heuristics import Heuristics
 from easycompress.selection.select import (
     SPARSITY,
     WIDTH_FROM,
+    channels_in_question,
     chooses_codes,
     integers_in_question,
     select,
     structures,
 )
+from easycompress.selection.trees.lc import INTEGERS_SUFFICE
 from easycompress.techniques import technique_for
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ def test_size_takes_all_three_steps() -> None:
         StaticInt8(samples=512),
     )
     assert plan.quick == ()
-    asked = "L1 L2 L4 L3 L5 Q1 Q2 Q4 Q6 Q7 S1 S2 S3 T1 P1 P2 P3 D1 D2 D3 D4 D5 D6 D7"
+    asked = "L1 L2 L4 L3 L5 L8 Q1 Q2 Q4 Q6 Q7 S1 S2 S3 T1 P1 P2 P3 D1 D2 D3 D4 D5 D6 D7"
     assert rules_asked(plan) == asked.split()
     assert "int8 brings at most 4x of the 10x; pruning must bring about 2.5x: about 37% of the channels" in plan.notes
 
@@ -409,6 +411,33 @@ def test_between_integers_and_codes_it_is_a_matter_of_training(needed: float) ->
         plan = select(make(ratio_needed=needed, **changes))
         assert (plan.quick, plan.steps) == ((), (UNTRAINED,))
         assert rules_asked(plan) == ["L1", "L2", "L4", "L3"]
+
+
+@pytest.mark.parametrize("needed", [3.81, 12.0])
+def test_where_channels_know_too_much_codes_go_first(needed: float) -> None:
+    facts = make(ratio_needed=needed)
+    pruning = select(facts).steps[0]
+    assert channels_in_question(facts) == (pruning, needed / INTEGERS_SUFFICE)
+    plan = select(facts.model_copy(update={"narrowing_lost": 0.5}))
+    assert (plan.quick, plan.steps, plan.last) == ((UNTRAINED,), (TRAINED,), ())
+    assert rules_asked(plan) == ["L1", "L2", "L4", "L3", "L5", "L8", "L7", "L6"]
+    assert select(facts.model_copy(update={"narrowing_lost": 0.05})).steps == select(facts).steps
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ratio_needed": 3.0},
+        {"ratio_needed": 13.0},
+        {"resources": "none"},
+        {"packed": True},
+        {"objective": "compute"},
+        {"profile": LINEAR, "ratio_needed": 4.5},  # 4 bits
+        {"profile": LOGISTIC},
+    ],
+)
+def test_channels_are_not_tried_where_it_would_change_nothing(changes: dict[str, Any]) -> None:
+    assert channels_in_question(make(**changes)) is None
 
 
 @pytest.mark.parametrize("needed", [2.0, 10.0, math.inf])

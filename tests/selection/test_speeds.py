@@ -18,7 +18,8 @@ from easycompress.artifact.write import write_model
 from easycompress.lc.ranks.settings import LowRankLayers
 from easycompress.measure.profile import profile
 from easycompress.pruning.settings import StructuredPruning
-from easycompress.selection.probe import TOO_LOST, blank_loss, loss_of
+from easycompress.selection.heuristics import TOO_LOST
+from easycompress.selection.probe import blank_loss, loss_of
 from easycompress.selection.speeds import Stopwatch, structure_speeds
 from easycompress.selection.trials import HALVINGS, MOST, operations
 from easycompress.techniques import technique_for

@@ -17,7 +17,7 @@ from easycompress.lc.settings import Scheme
 from easycompress.selection.budget import channels_for, split
 from easycompress.selection.documentation import main, render
 from easycompress.selection.explain import TREES, rules
-from easycompress.selection.heuristics import Heuristics, gather
+from easycompress.selection.heuristics import TOO_LOST, Heuristics, gather
 from easycompress.selection.trees.distillation import DISTILLATION, ROBUST_RATIO
 from easycompress.selection.trees.lc import CODES_BEYOND, INTEGERS_SUFFICE, LC, SCHEMES
 from easycompress.selection.trees.pruning import PRUNING
@@ -195,6 +195,12 @@ GRID += [
 ]
 
 
+GRID += [
+    make(profile, ratio_needed=5.0, narrowing_lost=9.0, code_losses=((scheme, 0.1),))
+    for profile, scheme in product((RESNET, TRANSFORMER), SCHEMES)
+]
+
+
 def edges(tree: Tree, heuristics: Heuristics, path: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Return the path of answers that these heuristics take, from the root to a leaf."""
     if isinstance(tree, Leaf):
@@ -236,7 +242,7 @@ def test_rules_are_total(name: str) -> None:
 def test_each_name_belongs_to_one_rule() -> None:
     found = [(ask.rule.name, ask.rule) for tree in TREES.values() for ask in asks(tree)]
     assert len({name for name, _ in found}) == len({id(rule) for _, rule in found})
-    counts = {"S": 5, "T": 4, "P": 4, "D": 7, "Q": 10, "L": 7}
+    counts = {"S": 5, "T": 4, "P": 4, "D": 7, "Q": 10, "L": 8}
     assert list(rules()) == [f"{letter}{i}" for letter, count in counts.items() for i in range(1, count + 1)]
 
 
@@ -442,6 +448,7 @@ def answers(name: str, field: str, values: tuple[float, ...], **changes: Any) ->
         ("D7", "ratio_needed", {}, "yes", "no"),
         ("L4", "ratio_needed", {}, "yes", "no"),
         ("L5", "ratio_needed", {}, "no", "yes"),
+        ("L8", "narrowing_lost", {}, "no", "yes"),
         ("P4", "train_samples", {}, "no", "yes"),
         ("Q6", "calibration_samples", {}, "no", "yes"),
         ("Q7", "points", {"integer_losses": (("static-int8", 1.0),)}, "no", "yes"),
@@ -452,7 +459,7 @@ def answers(name: str, field: str, values: tuple[float, ...], **changes: Any) ->
 )
 def test_thresholds_are_crossed_once(name: str, field: str, changes: dict[str, Any], first: str, last: str) -> None:
     whole = field in ("train_samples", "calibration_samples", "blocks")
-    values = (0, 1, 2, 5, 10, 1000) if whole else (0.0, 1.0, 1.5, 2.0, 3.0, 3.8, 5.0, 8.0, 12.0, 13.0, 50.0, 1e9)
+    values = (0, 1, 2, 5, 10, 1000) if whole else (0.0, 0.05, 1.0, 1.5, 2.0, 3.0, 3.8, 5.0, 8.0, 12.0, 13.0, 50.0, 1e9)
     given_answers = answers(name, field, values, **changes)
     turn = given_answers.index(last)
     assert turn > 0
@@ -546,6 +553,10 @@ BOTH = f"{QUICK}, then lc entropy"
         (make(ratio_needed=ABOVE, code_losses=(("entropy", math.inf), ("prune", 9.0))), f"{QUICK}, then lc prune"),
         (make(packed=True, code_losses=(("low-rank+prune", 0.4),)), f"{QUICK}, then lc low-rank+prune"),
         (make(ratio_needed=CODES_BEYOND, code_losses=(("prune", 0.4),)), "none"),
+        (make(ratio_needed=CODES_BEYOND, narrowing_lost=TOO_LOST), "none"),
+        (make(ratio_needed=CODES_BEYOND, narrowing_lost=TOO_LOST + 0.01), BOTH),
+        (make(TRANSFORMER, ratio_needed=CODES_BEYOND, narrowing_lost=math.inf), TUNED),
+        (make(ratio_needed=CODES_BEYOND, narrowing_lost=0.9, resources="none"), QUICK),
         (make(packed=True, resources="none", code_losses=(("prune", 0.4),)), QUICK),
     ],
 )
@@ -582,6 +593,12 @@ def test_a_linear_model_computes_in_linear_layers_too(objective: str) -> None:
 
 def test_evidence_carries_the_numbers() -> None:
     assert rules()["T3"][1].ask(make(blocks=1))[1] == "1 residual block could be removed"
+    assert rules()["L8"][1].ask(make())[1] == "nothing was tried"
+    assert rules()["L8"][1].ask(make(narrowing_lost=math.inf))[1] == "channels alone can't make the rest up"
+    assert rules()["L8"][1].ask(make(narrowing_lost=0.0123))[1] == (
+        "with 1.2% of what the model knows, before any training"
+    )
+    assert rules()["L8"][1].ask(make(narrowing_lost=-0.01))[1].startswith("with 0.0% of")
     assert rules()["T4"][1].ask(make(**timed(3.0, 2.567)))[1] == "faster: channels 3x, ranks 2.57x"
     assert rules()["Q7"][1].ask(make(**tried(0.25)))[1] == (
         "they cost the unchanged model 0.25 points; up to 0.5 are harmless, 50% of what is permitted"

@@ -24,6 +24,7 @@ from easycompress.measure.runtime import Runtime
 from easycompress.pruning.settings import StructuredPruning
 from easycompress.quantization.settings import DynamicInt8, StaticInt8
 from easycompress.selection import trials
+from easycompress.selection.probe import blank_loss, loss_of
 from easycompress.selection.trials import (
     HALVINGS,
     INTEGER_SAMPLES,
@@ -31,7 +32,9 @@ from easycompress.selection.trials import (
     USUAL,
     count_blocks,
     integer_losses,
+    narrowing_lost,
     operations,
+    parameters,
     structure_losses,
 )
 from easycompress.techniques import technique_for
@@ -134,6 +137,27 @@ def test_the_candidate_is_the_least_treated_one(compared: list[nn.Module]) -> No
         made = technique_for(action).apply(copy.deepcopy(task.model), action, context).model
         counts.append(operations(made, task.example))
     assert operations(compared[0], task.example) == next(count for count in counts if count <= wanted)
+
+
+@pytest.mark.parametrize("ratio", [1.2, 1.5])
+def test_what_narrower_copies_lose_is_a_share_of_what_is_known(ratio: float, compared: list[nn.Module]) -> None:
+    task = work(nets.Mlp)
+    own, blank = loss_of(task.model, task), blank_loss(task)
+    lost = narrowing_lost(task, facts(nets.Mlp), NARROWER, ratio)
+    made = next(model for model in compared if model is not task.model)
+    assert parameters(made) <= parameters(task.model) / ratio
+    assert lost == pytest.approx((loss_of(made, task) - own) / max(blank - own, 1e-9))
+
+
+def test_what_cannot_be_narrowed_so_far_loses_everything() -> None:
+    assert narrowing_lost(work(Tied), facts(Tied), NARROWER, 1.5) == math.inf
+    assert narrowing_lost(work(nets.Mlp), facts(nets.Mlp), NARROWER, 1e6) == math.inf
+
+
+def test_parameters_count_each_tensor_once() -> None:
+    layer = nn.Linear(3, 4)
+    both = nn.Sequential(layer, nn.Linear(4, 3), layer)
+    assert parameters(both) == 3 * 4 + 4 + 4 * 3 + 3
 
 
 def test_trials_leave_the_model_alone_and_repeat() -> None:

@@ -53,7 +53,7 @@ T2 = Rule(
     "What loses least at the needed number of operations, or speed, before any training?",
     _least_loss,
     "none: the least loss, at 4x at most; where the most is wanted at 2x, and at 4x if that loses little (TOO_LOST of "
-    "selection.probe); channels where nothing could be tried",
+    "selection.heuristics); channels where nothing could be tried",
     "ours: seconds of either on a copy; the LC comparison (section V) finds that the choice depends on the model",
 )
 T3 = Rule(
@@ -68,7 +68,7 @@ T4 = Rule(
     "T4",
     "What becomes faster, up to what is needed, before it has lost too much, without any training?",
     _furthest,
-    "a copy may lose a tenth of what the original knows (TOO_LOST of selection.probe); alike: all are fast enough",
+    "a copy may lose a tenth of what the original knows (TOO_LOST of selection.heuristics); alike: all are fast enough",
     "ours: copies timed in ONNX Runtime; operations mislead, since layers of low rank are more operators: with LeNet5 "
     "2.9x fewer operations are 2.6x less time by low rank, 1.9x fewer are 3.0x less time by channels",
 )
