@@ -40,8 +40,8 @@ HALVINGS = 5
 USUAL = 2.0
 """The ratio at which structures are compared where the most is wanted: at MOST where not too much is lost at this.
 
-LeNet5 by its multiply-accumulates, untrained: at 2x low rank loses less than channels, but ends at 3.8x; channels reach
-11x within a point. Of LeNet300 and ResNet20 low rank loses less at either.
+Loss of LeNet5 untrained, by its multiply-accumulates: low rank 0.001 and channels 0.024 at 2x, 2.2 and 0.38 at 4x. Of
+LeNet300 and ResNet20 low rank loses less at either.
 """
 
 MOST = 4.0
