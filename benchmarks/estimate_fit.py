@@ -18,7 +18,8 @@ from easycompress.estimation.chain import Chain
 from easycompress.estimation.law import DECADE, LEAST_DAMAGE
 from easycompress.executor.journal import open_journal
 from easycompress.intake.config import make_request
-from easycompress.prepare import make_plan, prepare
+from easycompress.planning import make_plan
+from easycompress.prepare import prepare
 
 if TYPE_CHECKING:
     import argparse

@@ -24,7 +24,8 @@ from safetensors.torch import save_file
 from easycompress import api
 from easycompress.assemble import make_the_task
 from easycompress.intake.config import make_request
-from easycompress.prepare import make_plan, prepare
+from easycompress.planning import make_plan
+from easycompress.prepare import prepare
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
 

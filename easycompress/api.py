@@ -29,7 +29,8 @@ from easycompress.follow import introduce
 from easycompress.intake.config import make_request
 from easycompress.intake.models import GRAPHS, load_model
 from easycompress.intake.task import copied
-from easycompress.prepare import Prepared, make_plan, prepare
+from easycompress.planning import begin_plan, make_plan
+from easycompress.prepare import Prepared, prepare
 from easycompress.report import units
 from easycompress.selection.recipe import seeds_of
 
@@ -132,10 +133,10 @@ def _compressed(
         progress.now("measuring the original")
         prepared = prepare(task, request, scratch)
         progress.say(_baseline_line(prepared))
-        first_plan = make_plan(prepared, request, base, time.monotonic() - began)
+        first_plan, later = begin_plan(prepared, request, base, time.monotonic() - began)
         journal = open_journal(folder, fingerprint(prepared, request), resume=resume, began=began, lock=lock)
         try:
-            report = carry_out(_settled(prepared, journal), request, first_plan, journal, progress)
+            report = carry_out(_settled(prepared, journal), request, first_plan, journal, progress, later)
         except EasyCompressError:
             journal.discard()
             raise

@@ -29,20 +29,35 @@ if TYPE_CHECKING:
     from easycompress.core.request import Request
     from easycompress.executor.journal import Journal
     from easycompress.executor.run import Tuner
+    from easycompress.planning import Later
     from easycompress.prepare import Prepared
 
+CHAINS = ("steps", "quick", "last")
 
-def carry_out(prepared: Prepared, request: Request, plan: Plan, journal: Journal, progress: Progress) -> Report:
-    """Execute the plan, or the one that the journal holds, with every seed, and deliver what it came to."""
-    chosen = _journalled(journal, plan)
+
+def carry_out(
+    prepared: Prepared, request: Request, plan: Plan, journal: Journal, progress: Progress, later: Later | None = None
+) -> Report:
+    """Execute the plan, or the one that the journal holds, with every seed, and deliver what it came to.
+
+    `later` finishes the plan where its quick chain misses the target.
+    """
+    chosen, book = _journalled(journal, "plan", lambda: plan), journal
+
+    def go_on(later: Later) -> Plan:
+        nonlocal chosen
+        chosen = _journalled(book, "finished plan", later)
+        return chosen
+
+    goes_on = None if later is None else partial(go_on, later)
     executed, repeats = Executed(best=None, steps=(), why=""), None
     if prepared.needed > 1 and (chosen.steps or chosen.quick):
         if request.repeats == 1:
             shop = make_workshop(prepared, request, journal, progress)
             shop.trainer.pacer.tell()
-            executed = execute(chosen, shop, prepared.needed, _tuner(request, shop))
+            executed = execute(chosen, shop, prepared.needed, _tuner(request, shop), goes_on)
         else:
-            executed, repeats = _repeated(prepared, request, chosen, journal, progress)
+            executed, repeats = _repeated(prepared, request, chosen, journal, progress, goes_on)
             journal = journal.part(_label(repeats.delivered))
     progress.now("measuring the result on the report split")
     timed = prepared.budget.kind == "time"
@@ -52,7 +67,7 @@ def carry_out(prepared: Prepared, request: Request, plan: Plan, journal: Journal
 
 
 def _repeated(
-    prepared: Prepared, request: Request, plan: Plan, journal: Journal, progress: Progress
+    prepared: Prepared, request: Request, plan: Plan, journal: Journal, progress: Progress, later: Later | None
 ) -> tuple[Executed, Repeats]:
     """Carry the plan out with every seed, each with its part of the budget."""
     seeds = range(request.seed, request.seed + request.repeats)
@@ -68,7 +83,7 @@ def _repeated(
         shop.trainer.clock.start = shop.trainer.pacer.began = began
         shop.trainer.pacer.budget, shop.trainer.pacer.seeds = prepared.budget, len(seeds) - index - 1
         torch.manual_seed(seed)
-        done.append(execute(plan, shop, prepared.needed, _tuner(own, shop)))
+        done.append(execute(plan, shop, prepared.needed, _tuner(own, shop), later))
         epochs += shop.trainer.clock.epochs_used
     chosen = chosen_of(done, prepared.needed)
     return joined(seeds, done, chosen), repeats_of(seeds, done, chosen, prepared.needed)
@@ -110,13 +125,14 @@ def make_workshop(prepared: Prepared, request: Request, journal: Journal, progre
     )
 
 
-def _journalled(journal: Journal, plan: Plan) -> Plan:
-    """Return the plan that this run began with: a resumed run must not choose another."""
-    data = journal.once(
-        "plan",
-        lambda: {"steps": [s.model_dump() for s in plan.steps], "decisions": [d.model_dump() for d in plan.decisions],
-                 "notes": list(plan.notes), "quick": [s.model_dump() for s in plan.quick],
-                 "last": [s.model_dump() for s in plan.last]},
-    )  # fmt: skip
-    chains = {part: tuple(parse_action(step) for step in data.get(part, [])) for part in ("steps", "quick", "last")}
+def _journalled(journal: Journal, key: str, make: Later) -> Plan:
+    """Return the plan that this run began with or went on with: a resumed run must not choose another."""
+
+    def made() -> dict[str, object]:
+        plan = make()
+        parts = {part: [step.model_dump() for step in getattr(plan, part)] for part in CHAINS}
+        return {**parts, "decisions": [d.model_dump() for d in plan.decisions], "notes": list(plan.notes)}
+
+    data = journal.once(key, made)
+    chains = {part: tuple(parse_action(step) for step in data.get(part, [])) for part in CHAINS}
     return Plan(decisions=data["decisions"], notes=tuple(data["notes"]), **chains)

@@ -1,4 +1,4 @@
-"""Everything before the first change: the goal, the baseline's file and its numbers, the heuristics, the plan."""
+"""Everything before the plan: the goal, the baseline's file and its numbers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ from easycompress.artifact.large import describe_large, is_large, named_graph
 from easycompress.artifact.onnx_export import export
 from easycompress.artifact.slim import slim
 from easycompress.artifact.write import check_float_file
-from easycompress.core.errors import BadInput, CannotCompress
+from easycompress.core.errors import BadInput
 from easycompress.core.files import SCRATCH_REMEDY, write_bytes
 from easycompress.core.goal import NO_FLOOR, Budget, Goal, parse_budget, parse_floor, parse_objective, parse_target
 from easycompress.core.inputs import answer, sample_shape
-from easycompress.core.ledger import spending
-from easycompress.executor.run import MEASURED_MARGIN
-from easycompress.executor.trainer import BATCH
 from easycompress.measure.chance import refuse_chance
 from easycompress.measure.files import objective_of
 from easycompress.measure.latency import time_files
@@ -25,23 +22,13 @@ from easycompress.measure.meter import find_meter, measure
 from easycompress.measure.modules import Module
 from easycompress.measure.profile import profile
 from easycompress.measure.runtime import Runtime, physical_cores
-from easycompress.metrics import CLASS_LOSSES, OWN_ANSWERS, UNTAUGHT
 from easycompress.metrics.shapes import class_dimension
-from easycompress.selection.heuristics import Heuristics, as_points, gather
-from easycompress.selection.probe import losses
-from easycompress.selection.recipe import for_large, lacking, read_recipe, tried
-from easycompress.selection.select import channels_in_question, chooses_codes, integers_in_question, select, structures
-from easycompress.selection.speeds import Stopwatch, structure_speeds
-from easycompress.selection.trials import count_blocks, integer_losses, narrowing_lost, outside_blocks, structure_losses
-from easycompress.techniques import technique_for
-from easycompress.training.speed import tune
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
 
-    from easycompress.core.plan import Action, Plan
     from easycompress.core.profile import ModelProfile
     from easycompress.core.request import Request
     from easycompress.core.task import Metric, Task
@@ -198,87 +185,3 @@ def _prepare_large(task: Task, request: Request, goal: Goal, folder: Path) -> Pr
 def _width(answers: tuple[int, ...]) -> int:
     """Return how many classes or values a model answers with at each place; 1 for one number a sample."""
     return int(answers[class_dimension(answers)]) if len(answers) > 1 else 1
-
-
-def make_heuristics(prepared: Prepared, request: Request, spent: float) -> Heuristics:
-    """Gather what the rules ask about; `spent` seconds of the budget are gone."""
-    task, budget = prepared.task, prepared.budget
-    facts = gather(
-        prepared.profile,
-        task.metric,
-        prepared.goal,
-        budget,
-        baseline_quality=prepared.quality,
-        baseline_objective=prepared.value,
-        epochs_affordable=_affordable(prepared, spent),
-        backend=request.backend,
-        train_samples=len(task.data.train),
-        calibration_samples=len(task.data.calibration),
-        labelled=task.metric.name not in (OWN_ANSWERS if request.loss else UNTAUGHT),
-        class_scores=task.loss in CLASS_LOSSES,
-        augmented=task.augment is not None,
-    )
-    if prepared.described is not None:
-        return facts  # nothing can be tried on copies
-    facts = facts.model_copy(update={"outside_blocks": outside_blocks(task.model, prepared.profile)})
-    found_out: dict[str, Any] = {}
-    if asked := channels_in_question(facts):
-        found_out["narrowing_lost"] = narrowing_lost(task, prepared.profile, *asked)
-        facts = facts.model_copy(update=found_out)
-    if chooses_codes(facts) and math.isfinite(prepared.needed):
-        found = losses(task, prepared.profile, prepared.value / prepared.needed, packed=facts.packed)
-        found_out["code_losses"] = tuple(found.items())
-    if facts.objective == "latency":
-        found_out["blocks"] = count_blocks(task)
-    facts = facts.model_copy(update=found_out)
-    if compared := structures(facts):
-        facts = facts.model_copy(update=_compared(prepared, compared, request.batch))
-    if integers := integers_in_question(facts):
-        found = integer_losses(task, prepared.profile, integers, prepared.scores, prepared.threads)
-        points = {name: as_points(loss, task.metric, prepared.quality) for name, loss in found.items()}
-        facts = facts.model_copy(update={"integer_losses": tuple(points.items())})
-    return facts
-
-
-def _compared(prepared: Prepared, actions: dict[str, Action], batch: int) -> dict[str, Any]:
-    """Return what changes of the structure lose on copies; where time counts, at the speed that they reach."""
-    task, needed = prepared.task, prepared.needed
-    if prepared.goal.objective != "latency":
-        return {"structure_losses": tuple(structure_losses(task, prepared.profile, actions, needed).items())}
-    faster = Stopwatch(prepared.baseline, task.example, batch, prepared.threads).faster
-    speeds, lost = structure_speeds(task, prepared.profile, actions, MEASURED_MARGIN * needed, faster)
-    return {"structure_speeds": tuple(speeds.items()), "structure_losses": tuple(lost.items())}
-
-
-def _affordable(prepared: Prepared, spent: float) -> float:
-    """Estimate how many epochs of the unpruned model the budget pays for, by timing a few steps."""
-    budget, train = prepared.budget, prepared.task.data.train
-    if budget.kind == "epochs":
-        return budget.value
-    if budget.kind == "none" or not len(train):
-        return 0.0
-    step = tune(prepared.task.model, train, BATCH).step_seconds
-    return max(0.0, budget.value - spent - prepared.reserve) / (step * math.ceil(len(train) / BATCH))
-
-
-@spending("planning")
-def make_plan(prepared: Prepared, request: Request, base: Path, spent: float) -> Plan:
-    """Return the recipe's plan, or walk the trees. Raises CannotCompress with every refusal of a technique at once."""
-    if request.recipe is not None:
-        plan, epochs = read_recipe(base / request.recipe), _affordable(prepared, spent)
-    else:
-        facts = make_heuristics(prepared, request, spent)
-        plan, epochs = select(facts), facts.epochs_affordable
-    if prepared.described is not None:
-        plan = for_large(plan, replayed=request.recipe is not None)
-    plan = plan.model_copy(update={"epochs": epochs})
-    plan = tried(prepared.task, prepared.profile, plan, replayed=request.recipe is not None)
-    possible = tuple(step for step in plan.last if technique_for(step).refuses(prepared.profile, step) is None)
-    plan = plan.model_copy(update={"last": possible})
-    problems = []
-    for step in (*plan.quick, *plan.steps):
-        refusals = (technique_for(step).refuses(prepared.profile, step), lacking(prepared.task, step))
-        problems += [refusal for refusal in refusals if refusal is not None]
-    if problems:
-        raise CannotCompress("; ".join(problems))
-    return plan

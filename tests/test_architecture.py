@@ -19,7 +19,7 @@ HOUSE = Path(easycompress.__file__).parent
 ORDER = (
     "core", "codes", "metrics", "training", "intake", "artifact", "measure", "technique",
     "pruning distillation quantization lc",
-    "techniques", "selection", "executor", "report", "prepare", "fingerprint",
+    "techniques", "selection", "executor", "report", "prepare", "planning", "fingerprint",
     "predictions", "changes", "deliver", "carry", "assemble", "calling", "follow", "regression", "api",
     "exploration", "estimation",
     "demo", "starter", "init", "web",

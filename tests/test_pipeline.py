@@ -321,6 +321,25 @@ def test_a_packed_file_counts_against_the_original_s_onnx(packed: Run, run: Call
     assert {entry["path"] for entry in packed.report["artifacts"]} == ARTIFACTS | {"model.ecz"}
 
 
+CODES_LOSE = {"entropy": 0.5, "prune": 0.25}
+
+
+@pytest.mark.parametrize(("target", "asked"), [("12x", 0), ("90x", 1)])
+def test_which_codes_to_train_is_found_out_once_it_matters(
+    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, target: str, asked: int
+) -> None:
+    tried = []
+    monkeypatch.setattr("easycompress.planning.losses", lambda *_, **__: tried.append(1) or CODES_LOSE)
+    done = run(target=target, format="packed", budget="2ep")
+    assert len(tried) == asked
+    (rule,) = [decision for decision in done.report["decisions"] if decision["rule"] == "L6"]
+    (step,) = done.report["plan"]["steps"]
+    assert [rule["answer"], step["scheme"]] == [("entropy", "prune")[asked]] * 2
+    untried = "not tried: that follows where quantization without training misses the target"
+    assert rule["evidence"] == ("loss: entropy 0.5, prune 0.25" if asked else untried)
+    assert ("lc" in [step["action"] for step in done.report["steps"]]) == bool(asked)
+
+
 def test_what_is_packed_unpacks_to_the_very_model(packed: Run, task: tuple[Tiny, Path], tmp_path: Path) -> None:
     inputs, targets = (tensor.numpy() for tensor in task[0].splits["test"])
     (tmp_path / "m.onnx").write_bytes(
@@ -391,7 +410,7 @@ def test_latency_is_timed_and_widths_suit_the_processor(
 ) -> None:
     # Which of channels and ranks is faster is tried on timed copies: the clock would have a say in the plan.
     found = ({"channels": 1.5, "ranks": 1.5}, {"channels": 0.0, "ranks": 1.0})
-    monkeypatch.setattr("easycompress.prepare.structure_speeds", lambda *_, **__: found)
+    monkeypatch.setattr("easycompress.planning.structure_speeds", lambda *_, **__: found)
     done = run(objective="latency", target="1.5x", batch=4)
     report = done.report
     assert done.result.exit_code in (0, 1)

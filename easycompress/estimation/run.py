@@ -21,7 +21,8 @@ from easycompress.estimation.questions import at_target, within_floor
 from easycompress.estimation.words import summary
 from easycompress.executor.journal import open_journal
 from easycompress.intake.config import make_request
-from easycompress.prepare import Prepared, aimed, make_plan, prepare
+from easycompress.planning import make_plan
+from easycompress.prepare import Prepared, aimed, prepare
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -56,11 +56,14 @@ LAST_SHARE = 0.1
 """Share of a time budget that is kept for a last chain, which trains nothing."""
 
 
-def execute(plan: Plan, shop: Workshop, needed: float, tuner: Tuner | None = None) -> Executed:
+def execute(
+    plan: Plan, shop: Workshop, needed: float, tuner: Tuner | None = None, later: Callable[[], Plan] | None = None
+) -> Executed:
     """Carry out `plan` so that the ratio reaches `needed` (infinite: the most within the floor).
 
-    The quick chain goes first; where it meets the goal, or nothing else is planned, the rest isn't done. Where the main
-    one misses it, the last one follows, as it takes no training. `tuner` may choose other settings for what is trained.
+    The quick chain goes first; where it meets the goal, or nothing else is planned, the rest isn't done. Otherwise
+    `later` may say how the plan goes on. Where the main chain misses the goal, the last one follows, as it takes no
+    training. `tuner` may choose other settings for what is trained.
     """
     progress = shop.trainer.progress
     quick = Executed(best=None, steps=(), why="", tried=0)
@@ -71,6 +74,9 @@ def execute(plan: Plan, shop: Workshop, needed: float, tuner: Tuner | None = Non
         if not plan.steps or quick.reaches(needed):
             return quick
         shop.trainer.clock.open_end = False
+        if later is not None:
+            progress.now("trying which codes to train")
+            plan = later()
     clock = shop.trainer.clock
     kept = LAST_SHARE * clock.budget.value if plan.last and clock.budget.kind == "time" else 0.0
     clock.reserve += kept

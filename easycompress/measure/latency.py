@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,13 @@ Two virtual processors can share one core for seconds at a time: measured on Min
 7.5 ms of the same session. A lap counts for all files or for none, so that no file is judged in another's bad seconds.
 """
 
+LAP_SECONDS = 1.0
+"""A lap that takes longer is divided, into MOST_PARTS at most, so that such seconds seldom begin or end within one."""
+
+MOST_PARTS = 5
+
+LEAST_WARM_UP = 2
+
 LONGEST_SECONDS = 30.0
 """A measurement of slow models stops after this long a file, once LEAST_RUNS runs are in."""
 
@@ -74,15 +82,16 @@ def time_files(
         runtimes = [Runtime(path, threads) for path in paths]
         feeds = [runtime.feeds(inputs) for runtime in runtimes]
         round_start = time.perf_counter()
-        done = 0
-        while done <= BLOCKS or time.perf_counter() - round_start < PATIENCE * len(paths):
+        for runtime, fed in zip(runtimes, feeds, strict=True):
+            block(runtime, fed)
+        parts = min(max(math.ceil((time.perf_counter() - round_start) / LAP_SECONDS), 1), MOST_PARTS)
+        laps = 0
+        while laps < BLOCKS * parts or time.perf_counter() - round_start < PATIENCE * len(paths):
             for runtime, fed, times in zip(runtimes, feeds, blocks, strict=True):
-                counted = block(runtime, fed)
-                if done:
-                    times.append(counted)
-            done += 1
+                times.append(block(runtime, fed, max(WARM_UP // parts, LEAST_WARM_UP), BLOCK // parts))
+            laps += 1
             late = time.perf_counter() - start > LONGEST_SECONDS * len(paths)
-            if late and BLOCK * sum(map(len, made[0])) >= LEAST_RUNS:
+            if late and sum(len(runs) for rounds_ in made[0] for runs in rounds_) >= LEAST_RUNS:
                 return _summaries(made, batch, threads)
     return _summaries(made, batch, threads)
 

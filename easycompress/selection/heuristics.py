@@ -60,12 +60,12 @@ class Heuristics(Frozen):
     `accuracy_like`: each sample is right or wrong. `class_scores`: the outputs are
     logits of classes. `augmented`: the training data is augmented. `packed`: the entropy-coded file is what counts.
     What was tried on copies, each empty where nothing was: `code_losses`: the loss of each scheme of codes, compressed
-    directly to the needed size; `structure_losses`: that of fewer channels and of lower ranks at the needed number of
-    operations; where time counts, `structure_speeds`: how many times as fast they become before they have lost too
-    much, at most what is needed, and `structure_losses` is the loss there; `integer_losses`: the points that each kind
-    of integers loses on *select* on the unchanged model; `narrowing_lost`: the share of what the original knows that
-    is gone when channels alone bring a size that integers don't (0 to about 1, infinite where they can't), None: not
-    tried.
+    directly to the needed size, None while that is put off; `structure_losses`: that of fewer channels and of lower
+    ranks at the needed number of operations; where time counts, `structure_speeds`: how many times as fast they become
+    before they have lost too much, at most what is needed, and `structure_losses` is the loss there; `integer_losses`:
+    the points that each kind of integers loses on *select* on the unchanged model; `narrowing_lost`: the share of what
+    the original knows that is gone when channels alone bring a size that integers don't (0 to about 1, infinite where
+    they can't), None: not tried.
     `blocks`: how many residual blocks could be removed; 0 where time doesn't count.
     `outside_blocks`: of the parameters that can go from a model with attention, the share that is in none of the
     attention and feed-forward blocks that are understood; 0 for other models.
@@ -87,7 +87,7 @@ class Heuristics(Frozen):
     natural_images: bool
     augmented: bool
     packed: bool
-    code_losses: tuple[tuple[str, float], ...] = ()
+    code_losses: tuple[tuple[str, float], ...] | None = ()
     structure_losses: tuple[tuple[str, float], ...] = ()
     structure_speeds: tuple[tuple[str, float], ...] = ()
     integer_losses: tuple[tuple[str, float], ...] = ()

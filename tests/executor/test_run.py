@@ -420,6 +420,26 @@ def test_where_the_quick_chain_falls_short_the_main_one_goes_on() -> None:
     assert [step.verdict for step in done.steps if step.action == "search"] == ["surpassed", "kept"]
 
 
+@pytest.mark.parametrize(("quick_limit", "asked"), [(1.0, 0), (0.3, 1)])
+def test_how_the_plan_goes_on_is_asked_once_the_quick_chain_has_missed(quick_limit: float, asked: int) -> None:
+    shop = FakeShop(quick_limit=quick_limit)
+    made_before: list[int] = []
+    pruned = LearningCompression(scheme="prune")
+
+    def later() -> Plan:
+        made_before.append(len(shop.made))
+        return CODES.model_copy(update={"steps": (pruned,)})
+
+    done = execute(CODES, cast("Workshop", shop), 10.0, later=later)
+    assert done.best is not None
+    assert done.best.ratio >= 10
+    assert len(made_before) == asked
+    trained = [actions[0] for actions in shop.made if actions[0].kind == "lc"]
+    assert bool(trained) == bool(asked)
+    assert {getattr(action, "scheme", "") for action in trained} <= {"prune"}
+    assert all(count == shop.kinds().index("lc") for count in made_before)
+
+
 def test_the_quick_chain_leaves_time_for_training() -> None:
     slow, quick = (FakeShop(budget="100s", quick_limit=0.1, quick_seconds=seconds) for seconds in (15.0, 0.0))
     assert slow.run(CODES).best is not None

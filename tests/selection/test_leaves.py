@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from easycompress import compress, prepare
+from easycompress import compress, planning
 from easycompress.measure import latency
 from easycompress.measure.files import objective_of
 from easycompress.measure.runtime import Runtime
@@ -292,10 +292,10 @@ def test_a_leaf_is_carried_out(name: str, tmp_path: Path, monkeypatch: pytest.Mo
         chains = {part: getattr(plan, part) for part in CHAINS}
         return plan.model_copy(update={p: tuple(s.at(case.strength) or s for s in c) for p, c in chains.items()})
 
-    monkeypatch.setattr(prepare, "select", settled)
+    monkeypatch.setattr(planning, "select", settled)
     for trial in ("structure_losses", "structure_speeds", "integer_losses", "losses"):
-        monkeypatch.setattr(prepare, trial, giving(case.known.get(trial, {})))
-    monkeypatch.setattr(prepare, "narrowing_lost", lambda *_: 0.0)
+        monkeypatch.setattr(planning, trial, giving(case.known.get(trial, {})))
+    monkeypatch.setattr(planning, "narrowing_lost", lambda *_: 0.0)
     monkeypatch.setattr(latency, "PATIENCE", 0.0)
     monkeypatch.setattr(latency, "ROUNDS", 1)
     result = compress(
@@ -303,7 +303,7 @@ def test_a_leaf_is_carried_out(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     )
     report = json.loads((tmp_path / "out" / "report.json").read_text())
 
-    assert {tree: walk(TREES[tree], asked[0])[0] for tree in case.leaves} == case.leaves
+    assert {tree: walk(TREES[tree], asked[-1])[0] for tree in case.leaves} == case.leaves
     assert [step["action"] for step in report["steps"]] == case.did
     planned = [step["kind"] for part in CHAINS for step in report["plan"][part]]
     assert planned == case.did

@@ -577,6 +577,9 @@ def test_codes_are_chosen_for_stated_reasons() -> None:
     ]
     _, decisions = walk(LC, make(ratio_needed=30.0, code_losses=(("entropy", 0.51), ("prune", 0.4249))))
     assert (decisions[-1].answer, decisions[-1].evidence) == ("prune", "loss: entropy 0.51, prune 0.425")
+    choice, decisions = walk(LC, make(ratio_needed=30.0, code_losses=None))
+    assert (choice, decisions[-1].answer) == (BOTH, "entropy")
+    assert decisions[-1].evidence == "not tried: that follows where quantization without training misses the target"
     _, decisions = walk(LC, make(packed=True))
     assert [(d.rule, d.evidence) for d in decisions[1:2]] == [("L2", "format packed")]
 

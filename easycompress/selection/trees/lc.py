@@ -80,6 +80,8 @@ def _learns(heuristics: Heuristics) -> Answer:
 
 
 def _least_loss(heuristics: Heuristics) -> Answer:
+    if heuristics.code_losses is None:
+        return "entropy", "not tried: that follows where quantization without training misses the target"
     losses = dict(heuristics.code_losses)
     if not losses:
         return "entropy", "no candidate was tried, or none became that small"
@@ -124,8 +126,9 @@ L6 = Rule(
     "Which codes lose least at this size, before any training?",
     _least_loss,
     "none: the least loss; entropy where nothing could be tried",
-    "ours: seconds of direct compression (mu = 0) of each candidate at the needed bytes; the papers' finding that the "
-    "choice depends on the model (LC comparison, section V)",
+    "ours: direct compression (mu = 0) of each candidate at the needed bytes, seconds to minutes, once quantization "
+    "without training has missed the target; the papers' finding that the choice depends on the model (LC comparison, "
+    "section V)",
 )
 
 L7 = Rule(
