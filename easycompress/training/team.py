@@ -142,6 +142,8 @@ def divide(accelerator: Accelerator) -> None:
     if accelerator.distributed_type == DistributedType.MULTI_CPU:
         accelerator.state.distributed_type = DistributedType.FSDP
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        if accelerator.mixed_precision != "no":  # with GPUs Accelerate does so itself
+            accelerator.state.fsdp_plugin.set_mixed_precision(accelerator.mixed_precision)
     if not accelerator.is_fsdp2:
         raise BadInput("FSDP: its first version is not supported; launch with --use_fsdp --fsdp_version 2")
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from easycompress.core.inputs import Inputs
 
 PLAIN = Speed(threads=1, channels_last=False, bfloat16=False, step_seconds=0.0)
+HALF = Speed(threads=1, channels_last=False, bfloat16=True, step_seconds=0.0)
 
 
 class Net(nn.Module):
@@ -50,7 +51,7 @@ def noisy(inputs: Inputs) -> Inputs:
 
 
 def train(
-    optimizer: str, pull: float = 0.0, checkpoint: Path | None = None, *, stop: bool = False
+    optimizer: str, pull: float = 0.0, checkpoint: Path | None = None, *, stop: bool = False, speed: Speed = PLAIN
 ) -> dict[str, Tensor]:
     """Return the weights after training on 67 samples: batches of 32 and 32, and one of 3."""
     torch.manual_seed(0)
@@ -76,7 +77,7 @@ def train(
         augment=noisy,
         after_step=shrink if pull else None,
     )
-    history = fit(model, split, Labels(functional.cross_entropy), schedule, PLAIN, hooks, checkpoint)
+    history = fit(model, split, Labels(functional.cross_entropy), schedule, speed, hooks, checkpoint)
     rows = [[row["loss"], row["quality"]] for row in history.epochs]
     assert "forward" not in vars(model.norm)
     return copy.deepcopy(model.state_dict()) | {"rows": torch.tensor(rows)}
@@ -91,6 +92,7 @@ def results(folder: Path) -> dict[str, Tensor]:
         "adamw": train("adamw"),
         "pulled": train("sgd", pull=0.3),
         "resumed": train("sgd", checkpoint=folder / "state"),
+        "half": train("sgd", speed=HALF),
     }
     return named(found)
 
@@ -106,6 +108,15 @@ def on_copies(folder: Path) -> dict[str, Tensor]:
     return named(found)
 
 
+def mixed() -> dict[str, Tensor]:
+    """Return what came of training in Accelerate's own bfloat16: on the model itself, on a copy, and divided."""
+    found = {"mixed": train("sgd"), "mixed pulled": train("sgd", pull=0.3)}
+    os.environ[COPIED] = "1"
+    found |= {"mixed copied": train("sgd", pull=0.3)}
+    os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    return named(found | {"mixed divided": train("adamw")})
+
+
 def named(found: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
     return {f"{name}: {key}": value for name, state in found.items() for key, value in state.items()}
 
@@ -118,7 +129,7 @@ def main() -> None:
         folder = Path(sys.argv[1]) / str(crew.rank)
         folder.mkdir()
         with crew.in_step():
-            found = results(folder) | on_copies(folder)
+            found = mixed() if crew.accelerator.mixed_precision == "bf16" else results(folder) | on_copies(folder)
         save_file(found, folder / "found.safetensors")
         if not crew.leads:
             assert crew.tell() is None
