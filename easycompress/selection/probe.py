@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,9 @@ SAMPLES = 1024
 
 CORRECTIONS = 3
 """Times that the strength is corrected by the bytes of the file it gave."""
+
+TINY = 1e-9
+"""Losses closer than this are alike."""
 
 CLOSE = 0.03
 """Files within this share of the wanted bytes are compared as if they were of one size."""
@@ -81,24 +85,40 @@ def loss_of(model: nn.Module, task: Task) -> float:
     return _loss(task, model, lambda inputs: answer(model, inputs).float())
 
 
-def most_loss(task: Task) -> float:
-    """Return the loss beyond which an untrained copy has lost too much: TOO_LOST of what the original knows."""
-    own = loss_of(task.model, task)
-    return own + TOO_LOST * max(blank_loss(task) - own, 0.0)
+@dataclass(frozen=True)
+class Known:
+    """What the original knows: the way from `blank`, the loss of what answers every sample alike, to its `own` loss."""
+
+    own: float
+    blank: float
+
+    @property
+    def most(self) -> float:
+        """Return the loss beyond which an untrained copy has lost too much: TOO_LOST of what the original knows."""
+        return self.own + TOO_LOST * max(self.blank - self.own, 0.0)
+
+    def lost(self, loss: float) -> float:
+        """Return the share that a copy of this loss has lost; infinite where that is no number."""
+        share = (loss - self.own) / max(self.blank - self.own, TINY)
+        return share if math.isfinite(share) else math.inf
 
 
-def blank_loss(task: Task) -> float:
-    """Return the loss of a model that answers every sample alike: by the mean of the original's answers to them."""
-    model, split = task.model, _samples(task)
+def known(task: Task) -> Known:
+    """Return what the original knows. What answers every sample alike answers the mean of the original's answers."""
     total: Tensor | None = None
-    with torch.no_grad():
-        for inputs, _ in split.batches(chunk_size(model, split.inputs)):
-            added = answer(model, inputs).float().sum(0, keepdim=True)
-            total = added if total is None else total + added
+
+    def noted(inputs: Inputs) -> Tensor:
+        nonlocal total
+        outputs = answer(task.model, inputs).float()
+        added = outputs.sum(0, keepdim=True)
+        total = added if total is None else total + added
+        return outputs
+
+    own = _loss(task, task.model, noted)
     if total is None:
-        return math.inf
-    mean = total / len(split)
-    return _loss(task, model, lambda inputs: mean.expand(len(inputs), *mean.shape[1:]))
+        return Known(own, math.inf)
+    mean = total / len(_samples(task))
+    return Known(own, _loss(task, task.model, lambda inputs: mean.expand(len(inputs), *mean.shape[1:])))
 
 
 def _samples(task: Task) -> Split:

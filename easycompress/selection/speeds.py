@@ -19,7 +19,7 @@ from easycompress.core.ledger import spending
 from easycompress.core.progress import Silent
 from easycompress.measure.latency import block
 from easycompress.measure.runtime import Runtime
-from easycompress.selection.probe import loss_of, most_loss
+from easycompress.selection.probe import known, loss_of
 from easycompress.selection.trials import HALVINGS, MOST
 from easycompress.technique import Context
 from easycompress.techniques import technique_for
@@ -90,15 +90,14 @@ def structure_speeds(
     It is the least treated copy that is so fast, else the fastest that has not lost too much. One that the model
     doesn't permit is left out. `faster` times a copy.
     """
-    own = loss_of(task.model, task)
-    most = most_loss(task)
+    knows = known(task)
     speeds, lost = {}, {}
     for name, action in actions.items():
         try:
-            made = _fastest(task, action, Context(task, profile, 0, Silent()), min(ratio, MOST), most, faster)
+            made = _fastest(task, action, Context(task, profile, 0, Silent()), min(ratio, MOST), knows.most, faster)
         except CannotCompress:
             continue
-        speeds[name], lost[name] = made or (1.0, own)
+        speeds[name], lost[name] = made or (1.0, knows.own)
     return speeds, lost
 
 

@@ -19,7 +19,7 @@ from easycompress.measure.runtime import scores_of
 from easycompress.measure.statistics import paired_drop
 from easycompress.pruning.depth.blocks import find_blocks
 from easycompress.pruning.transformers.layout import find_blocks as transformer_blocks
-from easycompress.selection.probe import blank_loss, loss_of, most_loss
+from easycompress.selection.probe import known, loss_of
 from easycompress.technique import Context
 from easycompress.techniques import technique_for
 
@@ -46,9 +46,6 @@ LeNet300 and ResNet20 low rank loses less at either.
 
 MOST = 4.0
 """Nothing is compared beyond this: untrained, every model is a ruin there."""
-
-TINY = 1e-9
-"""Losses closer than this are alike."""
 
 INTEGER_SAMPLES = 1000
 """Samples of *select* that integers are tried on."""
@@ -79,7 +76,7 @@ def structure_losses(
     if math.isfinite(ratio):
         return at(min(ratio, MOST))
     usual = at(USUAL)
-    goes_on = bool(usual) and min(usual.values()) <= most_loss(task)
+    goes_on = bool(usual) and min(usual.values()) <= known(task).most
     return (at(MOST) if goes_on else {}) or usual
 
 
@@ -91,9 +88,7 @@ def narrowing_lost(task: Task, profile: ModelProfile, action: Action, ratio: flo
     made = _at_count(task, action, Context(task, profile, 0, Silent()), parameters(task.model) / ratio, parameters)
     if made is None:
         return math.inf
-    own = loss_of(task.model, task)
-    lost = (loss_of(made, task) - own) / max(blank_loss(task) - own, TINY)
-    return lost if math.isfinite(lost) else math.inf
+    return known(task).lost(loss_of(made, task))
 
 
 def _at_count(

@@ -19,7 +19,7 @@ from easycompress.lc.ranks.settings import LowRankLayers
 from easycompress.measure.profile import profile
 from easycompress.pruning.settings import StructuredPruning
 from easycompress.selection.heuristics import TOO_LOST
-from easycompress.selection.probe import blank_loss, loss_of
+from easycompress.selection.probe import known, loss_of
 from easycompress.selection.speeds import Stopwatch, structure_speeds
 from easycompress.selection.trials import HALVINGS, MOST, operations
 from easycompress.techniques import technique_for
@@ -93,8 +93,10 @@ def test_a_model_that_answers_alike_knows_no_more_than_the_classes() -> None:
     assert train.targets is not None
     with torch.no_grad():
         mean = task.model(train.inputs).mean(0, keepdim=True).expand(len(train), -1)
-    assert blank_loss(task) == pytest.approx(float(functional.cross_entropy(mean, train.targets)), rel=1e-4)
-    assert blank_loss(task) > math.log(nets.CLASSES) > loss_of(task.model, task)
+    knows = known(task)
+    assert knows.own == loss_of(task.model, task)
+    assert knows.blank == pytest.approx(float(functional.cross_entropy(mean, train.targets)), rel=1e-4)
+    assert knows.blank > math.log(nets.CLASSES) > knows.own
 
 
 def test_the_least_treated_copy_that_is_fast_enough() -> None:
@@ -107,7 +109,7 @@ def test_the_least_treated_copy_that_is_fast_enough() -> None:
 def test_no_copy_counts_that_has_lost_too_much() -> None:
     task = learned(nets.LeNet)
     own = loss_of(task.model, task)
-    most = own + TOO_LOST * (blank_loss(task) - own)
+    most = own + TOO_LOST * (known(task).blank - own)
     speed, loss = speeds(task, {"channels": NARROWER}, math.inf)["channels"]
     assert loss <= most
     assert 1 < speed < MOST

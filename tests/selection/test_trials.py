@@ -24,7 +24,7 @@ from easycompress.measure.runtime import Runtime
 from easycompress.pruning.settings import StructuredPruning
 from easycompress.quantization.settings import DynamicInt8, StaticInt8
 from easycompress.selection import trials
-from easycompress.selection.probe import blank_loss, loss_of
+from easycompress.selection.probe import Known, known, loss_of
 from easycompress.selection.trials import (
     HALVINGS,
     INTEGER_SAMPLES,
@@ -105,11 +105,11 @@ def test_candidates_are_as_small_as_is_needed(ratio: float, wanted: float, compa
         assert operations(model, task.example) <= before / wanted
 
 
-@pytest.mark.parametrize(("most", "wanted"), [(0.0, USUAL), (math.inf, MOST)])
+@pytest.mark.parametrize(("most", "wanted"), [(0.0, USUAL), (1e9, MOST)])
 def test_where_the_most_is_wanted_and_little_is_lost_more_is_asked(
     most: float, wanted: float, compared: list[nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trials, "most_loss", lambda _task: most)
+    monkeypatch.setattr(trials, "known", lambda _task: Known(own=most, blank=most))
     task = work(nets.LeNet)
     before = operations(task.model, task.example)
     structure_losses(task, facts(nets.LeNet), {"channels": NARROWER}, math.inf)
@@ -119,7 +119,7 @@ def test_where_the_most_is_wanted_and_little_is_lost_more_is_asked(
 
 def test_where_nothing_saves_so_much_the_usual_ratio_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "MOST", 1000.0)
-    monkeypatch.setattr(trials, "most_loss", lambda _task: math.inf)
+    monkeypatch.setattr(trials, "known", lambda _task: Known(own=1e9, blank=1e9))
     task = work(nets.LeNet)
     assert structure_losses(task, facts(nets.LeNet), BOTH, math.inf) == structure_losses(
         task, facts(nets.LeNet), BOTH, USUAL
@@ -142,11 +142,11 @@ def test_the_candidate_is_the_least_treated_one(compared: list[nn.Module]) -> No
 @pytest.mark.parametrize("ratio", [1.2, 1.5])
 def test_what_narrower_copies_lose_is_a_share_of_what_is_known(ratio: float, compared: list[nn.Module]) -> None:
     task = work(nets.Mlp)
-    own, blank = loss_of(task.model, task), blank_loss(task)
+    knows = known(task)
     lost = narrowing_lost(task, facts(nets.Mlp), NARROWER, ratio)
-    made = next(model for model in compared if model is not task.model)
+    (made,) = compared
     assert parameters(made) <= parameters(task.model) / ratio
-    assert lost == pytest.approx((loss_of(made, task) - own) / max(blank - own, 1e-9))
+    assert lost == pytest.approx((loss_of(made, task) - knows.own) / max(knows.blank - knows.own, 1e-9))
 
 
 def test_what_cannot_be_narrowed_so_far_loses_everything() -> None:
