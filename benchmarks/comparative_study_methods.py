@@ -180,18 +180,20 @@ class Pruned:
         self.save(0)
         return measured(self.bench, self.side, {})
 
-    def level(self, removed: float, before: float) -> dict[str, Any]:
-        """Go from the level `before` (percent removed) to the next and return its numbers."""
+    def level(self, removed: float, before: float, *, times: int = 1, keep: bool = True) -> dict[str, Any]:
+        """Go from the level `before` (percent removed) to the next, with `times` the epochs; return its numbers."""
         kept, last = 1 - removed / 100, 1 - before / 100
         for index, share in enumerate((math.sqrt(kept * last), kept)):
             self.remove(share)
             if index == 0:
                 self.training.between(
-                    int(100 * removed), Course(0, 2, BETWEEN, len(self.context.task.data.train), AFTER)
+                    int(100 * removed),
+                    Course(0, 2, times * BETWEEN, len(self.context.task.data.train), times * AFTER),
                 )
-        self.training.finish(AFTER)
+        self.training.finish(times * AFTER)
         codes = stored(self.training.weights)
-        self.save(removed)
+        if keep:
+            self.save(removed)
         return measured(self.bench, self.side, dict(codes))
 
     def remove(self, share: float) -> None:

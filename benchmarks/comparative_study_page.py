@@ -8,18 +8,11 @@ from typing import Any
 from benchmarks.comparative_study_methods import BITS, PRUNING, SHAPES
 from benchmarks.comparative_study_paper import LEVELS, STUDY, VARIANTS
 from benchmarks.comparative_study_plot import PLOT, variants
+from benchmarks.comparative_study_reasons import NEAR, lower, lower_cells, reason
 from benchmarks.comparative_study_rows import HASHED_LEVELS, Cell, cells
 from benchmarks.markdown import NOT_RUN, count, table
 
 Held = dict[str, Any]
-
-NEAR = 0.1
-"""Points below the study's mean that count as the same."""
-
-REASONS: dict[tuple[int, str, str], str] = {}
-"""By width, method and variant: why cells stay behind the study's, where that was looked into."""
-
-UNKNOWN = "not looked into"
 
 INTRODUCTION = (
     "Mean accuracy ± standard deviation of 5 runs in percent, on the 10 000 test images (the study's: 12 000), of the "
@@ -58,7 +51,7 @@ def pruned(held: Held, width: int, method: str) -> str:
             theirs = STUDY[width, method, variant, level]
             found = held.get(Cell(variant, width, method, f"{level:g}").name)
             ours = NOT_RUN if found is None else _mean(found["test"])
-            far = "" if found is None or _behind(found, theirs) <= NEAR else f", {-_behind(found, theirs):.2f}"
+            far = "" if found is None or lower(found, theirs) <= NEAR else f", {-lower(found, theirs):.2f}"
             row.append(f"{ours} ({theirs[0]:.2f} ± {theirs[1]:.2f}{far})")
         rows.append(row)
     return table(head, rows)
@@ -67,19 +60,9 @@ def pruned(held: Held, width: int, method: str) -> str:
 def behind(held: Held) -> str:
     """Return where our accuracies are lower than the study's, by how much at most, and why."""
     rows = []
-    for width in LEVELS:
-        for method in PRUNING:
-            for variant in VARIANTS:
-                far = {}
-                for level in LEVELS[width]:
-                    found = held.get(Cell(variant, width, method, f"{level:g}").name)
-                    if found is not None:
-                        far[level] = _behind(found, STUDY[width, method, variant, level])
-                worse = {level: points for level, points in far.items() if points > NEAR}
-                if worse:
-                    at = ", ".join(f"{level:g} % ({points:.2f})" for level, points in worse.items())
-                    reason = REASONS.get((width, method, variant), UNKNOWN)
-                    rows.append([f"{method}, {width} units", variant, at, reason])
+    for (width, method, variant), worse in lower_cells(held).items():
+        at = ", ".join(f"{level:g} % ({points:.2f})" for level, points in worse.items())
+        rows.append([f"{method}, {width} units", variant, at, reason(width, method, variant, worse)])
     if not rows:
         return "No cell that was run is more than 0.1 points lower."
     return table(["method", "data", "removed (points lower)", "reason"], rows)
@@ -155,11 +138,6 @@ def _mean(values: list[float]) -> str:
     return f"{fmean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
 
 
-def _behind(found: Held, theirs: tuple[float, float, int]) -> float:
-    """Return by how many points our mean is lower."""
-    return theirs[0] - fmean(found["test"])
-
-
 def _summary(held: Held) -> str:
     """Return how many of the tables' cells are reached."""
     run = reached = 0
@@ -167,7 +145,7 @@ def _summary(held: Held) -> str:
         found = held.get(Cell(variant, width, method, f"{level:g}").name)
         if found is not None:
             run += 1
-            reached += _behind(found, theirs) <= NEAR
+            reached += lower(found, theirs) <= NEAR
     return (
         f"Of the study's {len(STUDY)} printed accuracies {run} have ours beside them; {reached} are reached within 0.1."
     )
