@@ -14,6 +14,8 @@ from benchmarks.markdown import NOT_RUN, count, table
 
 Held = dict[str, Any]
 
+COMMAND = "python -m benchmarks.comparative_study_reasons --data ../shared/data"
+
 INTRODUCTION = (
     "Mean accuracy ± standard deviation of 5 runs in percent, on the 10 000 test images (the study's: 12 000), of the "
     "written files; the study's own beside it, and the distance where ours is lower. Ours: one course through the "
@@ -65,7 +67,8 @@ def behind(held: Held) -> str:
         rows.append([f"{method}, {width} units", variant, at, reason(width, method, variant, worse)])
     if not rows:
         return "No cell that was run is more than 0.1 points lower."
-    return table(["method", "data", "removed (points lower)", "reason"], rows)
+    asked = f"Of each row the farthest cell was looked into: `{COMMAND}`."
+    return asked + "\n\n" + table(["method", "data", "removed (points lower)", "reason"], rows)
 
 
 def compared(held: Held) -> str:

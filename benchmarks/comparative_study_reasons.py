@@ -4,8 +4,8 @@
 
 Of every method, width and variant of the data that stays behind somewhere, the farthest cell is pruned and trained
 again from the same nets, those of the level before, with TIMES the epochs. The nets are those that
-`benchmarks.comparative_study` has left in out/; without them a cell is passed over, and that is said. The answers, kept
-in results/comparative_study_reasons.json, stand beside the distances in its section of RESULTS.md.
+`benchmarks.comparative_study` has left in out/; where they are gone its course to that level is run again. The answers,
+kept in results/comparative_study_reasons.json, stand beside the distances in its section of RESULTS.md.
 """
 
 from __future__ import annotations
@@ -82,15 +82,25 @@ def look(data: Path, held: Held) -> None:
             continue
         images = read(data, variant)
         pruned = Pruned(Bench(images, width, OUT / f"{variant.replace(' ', '-')}-{width}"), method)
-        before = levels[levels.index(level) - 1]
-        if not pruned.load(before):
-            print(f"{name}: the nets at {before:g} % are gone", flush=True)
-            continue
+        place = levels.index(level)
+        _reach(pruned, levels[:place])
         begin = time.perf_counter()
-        found = pruned.level(level, before, times=TIMES, keep=False)
+        found = pruned.level(level, levels[place - 1], times=TIMES, keep=False)
         about = {"seconds": round(time.perf_counter() - begin, 1), "epochs": [TIMES * BETWEEN, TIMES * AFTER]}
         RESULTS.write_text(json.dumps(known() | {name: found | about}, indent=1) + "\n", encoding="utf-8")
         print(f"{name}: {fmean(held[name]['test']):.2f} before, {fmean(found['test']):.2f} now", flush=True)
+
+
+def _reach(pruned: Pruned, levels: tuple[float, ...]) -> None:
+    """Take up the nets at the last of these levels; where files are gone, go there again from the last that is kept."""
+    for place in reversed(range(len(levels))):
+        if pruned.load(levels[place]):
+            break
+    else:
+        place = 0
+        pruned.start()
+    for level, before in zip(levels[place + 1 :], levels[place:], strict=False):
+        pruned.level(level, before)
 
 
 def main() -> None:

@@ -221,6 +221,14 @@ NESTED = tuple(
     for share in (1.0, 2.0)
 )  # fmt: skip
 
+NESTED += tuple(
+    replace(
+        row, quick=False, row=replace(row.row, name=f"{row.row.name}, 240 epochs", recipe=LONGER),
+        first=replace(_LOW_RANK, name=f"{_LOW_RANK.name}, 120 epochs", recipe=LONGER),
+    )
+    for row in NESTED[1:]
+)  # fmt: skip
+
 VGG = tuple(
     PaperRow(
         Row(f"vgg16 L+P rank {rank} + 2 %, {word}", "vgg16", added(one_bit=False, rank=rank, share=0.02), recipe,

@@ -151,6 +151,21 @@ def test_more_epochs_begin_with_the_same_nets_and_leave_what_is_kept(bench: Benc
     assert any((a != b).any() for a, b in zip(again.side.parameters(), course.side.parameters(), strict=True))
 
 
+def test_where_kept_nets_are_gone_the_course_is_run_again(bench: Bench) -> None:
+    course = Pruned(bench, "MagL2")
+    course.start()
+    course.level(50, 0)
+    course.level(90, 50)
+    kept = course.file(90).read_bytes()
+    for gone in ((90,), (50, 90), (0, 50, 90)):
+        for level in gone:
+            course.file(level).unlink()
+        again = Pruned(bench, "MagL2")
+        comparative_study_reasons._reach(again, (0, 50, 90))
+        assert again.file(90).read_bytes() == kept
+        assert torch.equal(again.side.nets[0].hidden.weight, course.side.nets[0].hidden.weight)
+
+
 def test_the_page_says_what_was_not_run_and_how_far_the_rest_is() -> None:
     assert sum(line.count(NOT_RUN) for line in lines({})) == len(cells()) - 3 * 4  # 30 units have no row of 0 %
     held = {
