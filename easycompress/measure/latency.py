@@ -91,7 +91,7 @@ def time_files(
                 times.append(block(runtime, fed, max(WARM_UP // parts, LEAST_WARM_UP), BLOCK // parts))
             laps += 1
             late = time.perf_counter() - start > LONGEST_SECONDS * len(paths)
-            if late and sum(len(runs) for rounds_ in made[0] for runs in rounds_) >= LEAST_RUNS:
+            if late and sum(len(runs) for blocks_made in made[0] for runs in blocks_made) >= LEAST_RUNS:
                 return _summaries(made, batch, threads)
     return _summaries(made, batch, threads)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import nets
@@ -42,6 +43,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "PATIENCE", 0.0)
+    monkeypatch.setattr(latency, "LAP_SECONDS", math.inf)
 
 
 def summary_of(*rounds: list[float], batch: int = 1, threads: int = 1) -> Latency:
@@ -151,6 +153,24 @@ def test_files_take_turns_and_warm_up_does_not_count(files: list[Path], monkeypa
     assert turns == [{"wide"}, {"narrow"}] * (len(turns) // 2)
     blocks = len(turns) // 2 - latency.ROUNDS  # the first block of each round is thrown away
     assert [result.runs for result in results] == [blocks * latency.BLOCK] * 2
+
+
+def test_laps_that_take_long_are_divided(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks: list[tuple[int, int]] = []
+    real = latency.block
+
+    def noted(
+        runtime: Runtime, feeds: Feeds, warm_up: int = latency.WARM_UP, counted: int = latency.BLOCK
+    ) -> list[float]:
+        blocks.append((warm_up, counted))
+        return real(runtime, feeds, warm_up, counted)
+
+    monkeypatch.setattr(latency, "block", noted)
+    monkeypatch.setattr(latency, "LAP_SECONDS", 1e-9)
+    whole, part = (latency.WARM_UP, latency.BLOCK), (latency.LEAST_WARM_UP, latency.BLOCK // latency.MOST_PARTS)
+    results = time_files(files, nets.images(2), 1, 1, rounds=1)
+    assert blocks == [whole] * 2 + [part] * (2 * latency.BLOCKS * latency.MOST_PARTS)
+    assert [result.runs for result in results] == [latency.BLOCKS * latency.BLOCK] * 2
 
 
 def test_inputs_are_real_samples_repeated(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
