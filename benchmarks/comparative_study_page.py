@@ -17,6 +17,7 @@ Held = dict[str, Any]
 COMMAND = "python -m benchmarks.comparative_study_reasons --data ../shared/data"
 
 INTRODUCTION = (
+    "*The study*: Baktash, Natale and Viennot, A comparative study of neural network compression, 2019. "
     "Mean accuracy ± standard deviation of 5 runs in percent, on the 10 000 test images (the study's: 12 000), of the "
     "written files; the study's own beside it, and the distance where ours is lower. Ours: one course through the "
     "levels, each from the nets of the level before, with the product's saliencies, masks, penalties and training; the "

@@ -58,6 +58,11 @@ def command(row: Row, options: argparse.Namespace, out: Path) -> list[str]:
     return line
 
 
+def _placeless(line: list[str], options: argparse.Namespace) -> list[str]:
+    """Return a command line that says ZOO and DATA: where the folders lay is nobody's business."""
+    return [word.replace(str(options.zoo), "ZOO").replace(str(options.data), "DATA") for word in line]
+
+
 def carry_out(row: Row, options: argparse.Namespace) -> dict[str, Any]:
     """Run one row and return what its report says."""
     OUT.mkdir(parents=True, exist_ok=True)
@@ -66,7 +71,7 @@ def carry_out(row: Row, options: argparse.Namespace) -> dict[str, Any]:
     load, begin = os.getloadavg()[0], time.perf_counter()
     done = subprocess.run([sys.executable, "-m", *line], capture_output=True, text=True, check=False)  # noqa: S603 - our own program
     found: dict[str, Any] = {
-        "command": line, "exit": done.returncode, "seconds": round(time.perf_counter() - begin, 1),
+        "command": _placeless(line, options), "exit": done.returncode, "seconds": round(time.perf_counter() - begin, 1),
         "load": [round(load, 2), round(os.getloadavg()[0], 2)], "seed": row.seed,
         "versions": versions(),
     }  # fmt: skip

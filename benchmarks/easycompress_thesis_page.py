@@ -35,7 +35,8 @@ INTRODUCTION = (
     "measured on the written file, the drop on all test samples with the most that it is with 95 % confidence; in "
     "brackets behind the seconds the machine's load average, where two processors are busy at 2. The "
     "thesis's models (ResNet-50, VGG-16, EfficientNet-B4) and its trained weights are not here, so drops are compared "
-    "on other, much smaller nets: its cells stand beside ours as what it promises, not as a measurement to be matched."
+    "on other, much smaller nets: its cells stand beside ours as what it promises, not as a measurement to be matched. "
+    "*The thesis*: Abel van Steenweghen, EasyCompress: automated compression for deep learning models, TU Delft."
 )
 
 

@@ -1,6 +1,6 @@
 """Learning-compression against the numbers it must reach: C steps, file sizes, and trained nets.
 
-    python -m benchmarks.lc --zoo ZOO --data DATA [--rows NAME ...] [--steps]
+    python -m benchmarks.lc --zoo ZOO --data DATA [--rows NAME ...]
 
 Every row is kept in benchmarks/results/lc.json with its settings, seconds and epochs, and isn't run again; a killed row
 goes on at its last epoch. Drops are on the report split (the test split), from the written file in ONNX Runtime; the

@@ -18,7 +18,10 @@ INTRODUCTION = (
     "images), so it is the *excess* that is compared: test error over that of the uncompressed net, in points, in "
     "brackets the most that it is with 95 % confidence. *Distance*: our excess less the paper's; 0 or below is "
     "reached. Test errors are of the written file, the bytes those of files, the formula's ratio is the paper's own. "
-    "LeNet rows learn from the labels and the original's answers, the others from the labels."
+    "LeNet rows learn from the labels and the original's answers, the others from the labels. *Comparison*: Idelbayev "
+    "and Carreira-Perpinan, An empirical comparison of quantization, pruning and low-rank neural network compression "
+    "using the LC toolkit, IJCNN 2021. *Part V*: Carreira-Perpinan and Idelbayev, Model compression as constrained "
+    "optimization, with application to neural nets, part V: combining compressions, 2021."
 )
 
 HEAD = [
@@ -35,7 +38,7 @@ def lines(held: Json) -> list[str]:
     parts = [INTRODUCTION]
     for key, entry in TABLES.items():
         if key == "3":
-            parts += ["### 002, table 2: biases compressed with the weights", logistic(held)]
+            parts += ["### Part V, table 2: biases compressed with the weights", logistic(held)]
         rows = [cells(row, held.get(row.name)) for row in ROWS if row.table == key]
         parts += [f"### {entry.title}", entry.text, table(HEAD, rows)]
     return "\n\n".join(parts).splitlines()

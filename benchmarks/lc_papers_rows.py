@@ -86,18 +86,18 @@ RESNET = (
 )
 
 TABLES = {
-    "lenet300": Table("000, figure 4: LeNet300", FIGURE_4),
-    "lenet5": Table("000, figure 4: LeNet5", FIGURE_4),
-    "3": Table("002, table 3: ResNet20, 1-bit quantization + corrections", RESNET),
-    "4": Table("002, table 4: ResNet20, 1-bit quantization + low rank", "A codebook and a matrix of low rank a layer."),
-    "6": Table("002, table 6: ResNet20, low rank + corrections", "One rank for every layer."),
-    "7": Table("002, table 7: ResNet20, 1-bit quantization + low rank + corrections", "All three added up."),
+    "lenet300": Table("Comparison, figure 4: LeNet300", FIGURE_4),
+    "lenet5": Table("Comparison, figure 4: LeNet5", FIGURE_4),
+    "3": Table("Part V, table 3: ResNet20, 1-bit quantization + corrections", RESNET),
+    "4": Table("Part V, table 4: ResNet20, 1-bit quantization + low rank", "A codebook and a low-rank matrix a layer."),
+    "6": Table("Part V, table 6: ResNet20, low rank + corrections", "One rank for every layer."),
+    "7": Table("Part V, table 7: ResNet20, 1-bit quantization + low rank + corrections", "All three added up."),
     "1": Table(
-        "002, tables 1 and 6: VGG16, low rank + corrections",
+        "Part V, tables 1 and 6: VGG16, low rank + corrections",
         "15.2 million weights. The zoo's reference is under-trained (9 epochs), so training on may gain.",
     ),
     "9": Table(
-        "002, table 9: low rank, then 1-bit quantization + corrections",
+        "Part V, table 9: low rank, then 1-bit quantization + corrections",
         "The paper nests on AlexNet, which is not here; on LeNet300 the same is done: the factors of a low-rank net "
         "are the weights that are quantized and corrected. Ratios are over the uncompressed net. The paper's numbers "
         "are its smallest net's (L3, 0.25 million corrections), and its excess is over the low-rank net.",
