@@ -33,6 +33,8 @@ def add_folders(parser: argparse.ArgumentParser) -> None:
 def chosen(options: argparse.Namespace, usual: tuple[str, ...] = ("lenet5", "resnet20")) -> list[str]:
     """Return the models to run, `usual` unless said."""
     if options.zoo is None or options.data is None:
+        if options.models:
+            raise SystemExit(f"--models {' '.join(options.models)}: give --zoo and --data too, where they are")
         return [DEMO]
     return list(options.models or usual)
 
