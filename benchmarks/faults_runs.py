@@ -18,7 +18,7 @@ from torch import nn
 
 from easycompress import api, cli  # noqa: F401 - api imports what a run needs
 from easycompress.artifact.onnx_export import export
-from easycompress.executor import run as running
+from easycompress.executor import limits
 from easycompress.intake.data import load_data
 from easycompress.intake.splits import make_splits
 from easycompress.measure import latency
@@ -201,7 +201,7 @@ class Case:
         arguments = self.flags(goal, out, *more)
 
         def run() -> int:
-            running.MOST_ATTEMPTS = running.LEAST_ATTEMPTS = ATTEMPTS
+            limits.MOST_ATTEMPTS = limits.LEAST_ATTEMPTS = ATTEMPTS
             latency.PATIENCE, latency.ROUNDS = 0.0, 1
             if before is not None:
                 before()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from easycompress.planning import Later
     from easycompress.prepare import Prepared
 
-CHAINS = ("steps", "quick", "last")
+CHAINS = ("steps", "quick", "lesser", "last")
 
 
 def carry_out(

@@ -137,6 +137,7 @@ def plan(
             "profile": prepared.profile.model_dump(mode="json"),
             "quick": [step.model_dump() for step in chosen.quick],
             "steps": [step.model_dump() for step in chosen.steps],
+            "lesser": [step.model_dump() for step in chosen.lesser],
             "last": [step.model_dump() for step in chosen.last],
             "decisions": [decision.model_dump() for decision in chosen.decisions],
             "notes": [*brief.notes, *chosen.notes],

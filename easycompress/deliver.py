@@ -152,6 +152,7 @@ def _judge(
         plan={
             "quick": [step.model_dump(mode="json") for step in plan.quick],
             "steps": [step.model_dump(mode="json") for step in plan.steps],
+            "lesser": [step.model_dump(mode="json") for step in plan.lesser],
             "last": [step.model_dump(mode="json") for step in plan.last],
             "notes": [prepared.task.data.note, *prepared.task.notes, *plan.notes],
         },

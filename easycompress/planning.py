@@ -16,7 +16,14 @@ from easycompress.selection.probe import losses
 from easycompress.selection.recipe import for_large, lacking, read_recipe, tried
 from easycompress.selection.select import channels_in_question, chooses_codes, integers_in_question, select, structures
 from easycompress.selection.speeds import Stopwatch, structure_speeds
-from easycompress.selection.trials import count_blocks, integer_losses, narrowing_lost, outside_blocks, structure_losses
+from easycompress.selection.trials import (
+    count_blocks,
+    integer_losses,
+    lesser_losses,
+    narrowing_lost,
+    outside_blocks,
+    structure_losses,
+)
 from easycompress.techniques import technique_for
 from easycompress.training.speed import tune
 
@@ -74,7 +81,9 @@ def _compared(prepared: Prepared, actions: dict[str, Action], batch: int) -> dic
     """Return what changes of the structure lose on copies; where time counts, at the speed that they reach."""
     task, needed = prepared.task, prepared.needed
     if prepared.goal.objective != "latency":
-        return {"structure_losses": tuple(structure_losses(task, prepared.profile, actions, needed).items())}
+        found = structure_losses(task, prepared.profile, actions, needed)
+        lesser = lesser_losses(task, prepared.profile, actions, needed)
+        return {"structure_losses": tuple(found.items()), "lesser_losses": tuple(lesser.items())}
     faster = Stopwatch(prepared.baseline, task.example, batch, prepared.threads).faster
     speeds, lost = structure_speeds(task, prepared.profile, actions, MEASURED_MARGIN * needed, faster)
     return {"structure_speeds": tuple(speeds.items()), "structure_losses": tuple(lost.items())}
@@ -127,7 +136,8 @@ def _possible(prepared: Prepared, plan: Plan, epochs: float, *, replayed: bool) 
     plan = plan.model_copy(update={"epochs": epochs})
     plan = tried(prepared.task, prepared.profile, plan, replayed=replayed)
     possible = tuple(step for step in plan.last if technique_for(step).refuses(prepared.profile, step) is None)
-    plan = plan.model_copy(update={"last": possible})
+    refused = any(technique_for(step).refuses(prepared.profile, step) is not None for step in plan.lesser)
+    plan = plan.model_copy(update={"last": possible, "lesser": () if refused else plan.lesser})
     problems = []
     for step in (*plan.quick, *plan.steps):
         refusals = (technique_for(step).refuses(prepared.profile, step), lacking(prepared.task, step))

@@ -26,7 +26,7 @@ from torch import nn
 
 from easycompress import cli
 from easycompress.core.request import Request
-from easycompress.executor import clock, run, search
+from easycompress.executor import clock, limits, search
 from easycompress.intake.models import make_module
 from easycompress.measure import latency
 from easycompress.pytest_plugin import easycompress_check  # noqa: F401 - one block asks for it
@@ -167,11 +167,11 @@ def _hurried() -> Iterator[None]:
         patch.setattr(latency, "ROUNDS", 1)
         patch.setattr(latency, "BLOCKS", 1)
         patch.setattr(clock, "MOST_EPOCHS", 1)
-        for module in (run, search):
+        for module in (limits, search):
             patch.setattr(module, "MOST_ATTEMPTS", 1)
-        patch.setattr(run, "LEAST_ATTEMPTS", 1)
-        patch.setattr(run, "LEAST_PROBES", 1)
-        patch.setattr(run, "PROBING_SHARE", 0.0)
+        patch.setattr(limits, "LEAST_ATTEMPTS", 1)
+        patch.setattr(limits, "LEAST_PROBES", 1)
+        patch.setattr(limits, "PROBING_SHARE", 0.0)
         yield
 
 

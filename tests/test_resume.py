@@ -16,7 +16,7 @@ import pytest
 from tiny import tiny
 
 from easycompress.cli import _run
-from easycompress.executor import run as running
+from easycompress.executor import limits
 from easycompress.executor.journal import state_of
 from easycompress.measure import latency
 from easycompress.training.checkpoint import load_tensors
@@ -34,13 +34,13 @@ PAUSE = 0.25
 DRIVER = """
 import sys, time
 from easycompress import deliver
-from easycompress.executor import run as running
+from easycompress.executor import limits
 from easycompress.lc import run as learning
 from easycompress.measure import latency
 from easycompress.training import fit
 
 pause = float(sys.argv[1])
-running.MOST_ATTEMPTS = running.LEAST_ATTEMPTS = 3
+limits.MOST_ATTEMPTS = limits.LEAST_ATTEMPTS = 3
 latency.PATIENCE, latency.ROUNDS = 0.0, 1
 save, measure, save_loop = fit._Run.save, deliver.measure_pair, learning.save_loop
 
@@ -149,8 +149,8 @@ class Story:
 def _as_the_driver() -> Iterator[None]:
     """Measure as briefly, and try as few candidates, as the driver's process does."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "MOST_ATTEMPTS", 3)
-        patch.setattr(running, "LEAST_ATTEMPTS", 3)
+        patch.setattr(limits, "MOST_ATTEMPTS", 3)
+        patch.setattr(limits, "LEAST_ATTEMPTS", 3)
         patch.setattr(latency, "PATIENCE", 0.0)
         patch.setattr(latency, "ROUNDS", 1)
         yield

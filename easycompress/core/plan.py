@@ -88,6 +88,10 @@ class Action(Frozen):
         """Return the action that trains to the end of its epochs even where the floor is met early."""
         return self
 
+    def further(self) -> Self:
+        """Return the action that goes on with weights which it has trained before."""
+        return self.insisting()
+
     def settled(self, epochs: int) -> Self:
         """Return the action with the epochs it may train, so that a recipe made from it says so."""
         return self.model_copy(update={"epochs": epochs}) if self.trains and epochs else self
@@ -129,7 +133,8 @@ class Plan(Frozen):
     """What will be done and why.
 
     `quick` is a chain of actions without training that is tried first: where it meets the goal `steps` aren't needed.
-    `last` is one that is tried where the steps miss the goal.
+    `lesser` is one that goes on where `steps` miss the goal, for as much as the floor permits: it changes the structure
+    in the way that loses less there. `last` is one that is tried where all that misses the goal.
     `notes` are plain sentences: fallbacks to the nearest technique that exists, what was left out and for what reason,
     suggestions. `epochs` is how many of the original model's training epochs the budget was found to pay for.
     """
@@ -138,5 +143,6 @@ class Plan(Frozen):
     decisions: tuple[Decision, ...]
     notes: tuple[str, ...] = ()
     quick: tuple[Action, ...] = ()
+    lesser: tuple[Action, ...] = ()
     last: tuple[Action, ...] = ()
     epochs: float = 0.0

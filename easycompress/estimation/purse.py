@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from easycompress.executor.clock import LEAST_STEPS, LONGEST_STEPS, MOST_EPOCHS
-from easycompress.executor.run import LEAST_ATTEMPTS, WORTHWHILE_EPOCHS
+from easycompress.executor.limits import LEAST_ATTEMPTS, WORTHWHILE_EPOCHS
 from easycompress.executor.search import FIRST_SHARE, MOST_ATTEMPTS
 
 if TYPE_CHECKING:

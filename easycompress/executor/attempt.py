@@ -28,7 +28,9 @@ class Attempt(Frozen):
     `actions` are what was carried out, their open settings filled in. `value` is the objective in its own unit, `ratio`
     baseline / value, `quality` and `drop` those of the written file on *select*; `records` rebuild its structure,
     `codes` hold form and meta of every coded parameter.
-    `seconds` is all that it took, `finishing` what came after its training.
+    `seconds` is all that it took, `finishing` what came after its training. The first `heads` actions made the trained
+    model, 0 where its training can't go on; `goes_on` is the tag of the attempt whose training this one went on with:
+    `epochs` and `seconds` are then what it took besides.
     """
 
     tag: str
@@ -46,6 +48,8 @@ class Attempt(Frozen):
     codes: dict[str, dict[str, Any]]
     stages: tuple[StepRecord, ...]
     planned_epochs: int = 0
+    heads: int = 0
+    goes_on: str = ""
 
     def done(self, number: int, what: str) -> AttemptDone:
         """Return what a listener is told of it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from easycompress.artifact.large import copied
@@ -73,7 +73,7 @@ class Built:
         for action in actions:
             begin, before = time.perf_counter(), len(context.curve)
             with spending("method"):
-                applied = technique_for(action).apply(built.model, action, context)
+                applied = technique_for(action).apply(built.model, action, built.context_for(action, context))
             seconds = time.perf_counter() - begin
             built.model = applied.model.eval()
             built.codes |= applied.codes
@@ -88,9 +88,23 @@ class Built:
             built.stages.append(Stage(action, quality, applied.epochs, seconds, measured, papers, curve))
         return built
 
+    def context_for(self, action: Action, context: Context) -> Context:
+        """Return what `action` may use: the second of a kind has epochs and training states of its own."""
+        place = len(self.records)
+        if not action.trains or all(entry["kind"] != action.kind for entry in self.records):
+            return context
+        kept = context.checkpoint
+        checkpoint = None if kept is None else lambda part: kept(f"{place}-{part}")
+        return replace(context, epochs=getattr(action, "epochs", None) or context.epochs, checkpoint=checkpoint)
+
     def write(self, task: Task, path: Path, *, packed: bool = False, exports: Exports | None = None) -> Path:
         """Write the file that would be delivered to `path`; return the one whose bytes count, see write_model."""
         return write_model(self.model, task.example, path, self.passes, self.codes, packed=packed, exports=exports)
+
+
+def original_of(task: Task) -> Built:
+    """Return the untreated model, ready for actions."""
+    return Built(copied(task.model).eval())
 
 
 def build(
@@ -103,4 +117,4 @@ def build(
 
     `look(built, action)` is called after each action, before its stage is noted; it may return (objective, ratio).
     """
-    return Built(copied(task.model).eval()).then(actions, context, look)
+    return original_of(task).then(actions, context, look)

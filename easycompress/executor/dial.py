@@ -73,7 +73,13 @@ def endings(actions: Sequence[Action]) -> list[list[Action]]:
 
 
 def settled(actions: Sequence[Action], epochs: int) -> list[Action]:
-    """Write into each action how long it may train, so that a recipe made from it says so."""
+    """Write into each action how long it may train, so that a recipe made from it says so.
+
+    Where each says so already, and there are as many `epochs`, that stays.
+    """
+    said = [getattr(action, "epochs", None) or 0 for action in actions if action.trains]
+    if len(said) > 1 and all(said) and sum(said) <= epochs:
+        return list(actions)
     total = sum(action.effort for action in actions if action.trains)
     return [
         action.settled(max(1, round(epochs * action.effort / total)) if epochs else 0) if action.trains else action

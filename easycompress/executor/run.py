@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from easycompress.executor.dial import Dial
 from easycompress.executor.executed import Executed
-from easycompress.executor.search import MOST_ATTEMPTS, Outcome, least_strength, search
+from easycompress.executor.limits import may_go_on, may_probe, most_attempts
+from easycompress.executor.onward import FURTHER_SHARE, can_go_on, near, used, within_reach
+from easycompress.executor.search import RESOLUTION, Outcome, gentler, least_strength, search
 from easycompress.executor.told import found_words, most_words, obstacle, probe_step, probed_step, steps_of
-from easycompress.executor.trainer import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,28 +30,6 @@ if TYPE_CHECKING:
 MEASURED_MARGIN = 1.05
 """What is measured aims this much above the target: two measurements of one file differ by a few percent."""
 
-LEAST_SECONDS = 5.0
-"""With less than this left for training, no further attempt is begun."""
-
-WORTHWHILE_EPOCHS = 8
-"""Epochs that an attempt should get: with fewer the rate falls before the pruned model has recovered."""
-
-LEAST_ATTEMPTS = 4
-"""Attempts that a search is given all the same; the first of them, without pruning, costs nothing."""
-
-NEAR = 3.0
-"""A rejected attempt is trained once more, to the end, when its drop is at most this many times the permitted one."""
-
-LEAST_PROBES = 3
-"""Untrained candidates between the weakest and the strongest that are tried whatever the clock says: to begin with the
-strongest because time is short would spend all of it on a ruin."""
-
-PROBING_SHARE = 0.4
-"""Share of what is left of a time budget that the search among untrained candidates may use, in each chain.
-
-What is tried without training before a chain that trains may use as much: MiniLM's attempts take a minute each.
-"""
-
 
 LAST_SHARE = 0.1
 """Share of a time budget that is kept for a last chain, which trains nothing."""
@@ -62,7 +41,8 @@ def execute(
     """Carry out `plan` so that the ratio reaches `needed` (infinite: the most within the floor).
 
     The quick chain goes first; where it meets the goal, or nothing else is planned, the rest isn't done. Otherwise
-    `later` may say how the plan goes on. Where the main chain misses the goal, the last one follows, as it takes no
+    `later` may say how the plan goes on. Where there is a lesser chain, the main one is tried at the target alone, and
+    where it misses that the lesser one goes on below. The last one follows where the goal is missed, as it takes no
     training. `tuner` may choose other settings for what is trained.
     """
     progress = shop.trainer.progress
@@ -80,7 +60,8 @@ def execute(
     clock = shop.trainer.clock
     kept = LAST_SHARE * clock.budget.value if plan.last and clock.budget.kind == "time" else 0.0
     clock.reserve += kept
-    done = quick.then(_chain(Dial(plan.steps), shop, needed, quick.tried, tuner))
+    lesser = Dial(plan.lesser) if plan.lesser else None
+    done = quick.then(_chain(Dial(plan.steps), shop, needed, quick.tried, tuner, lesser))
     clock.reserve -= kept
     if not plan.last or done.reaches(needed):
         return done
@@ -88,15 +69,21 @@ def execute(
     return done.then(_chain(Dial(plan.last), shop, needed, done.tried))
 
 
-def _chain(dial: Dial, shop: Workshop, needed: float, number: int, tuner: Tuner | None = None) -> Executed:
-    """Carry out one chain of actions; attempts are counted from `number` on."""
+def _chain(
+    dial: Dial, shop: Workshop, needed: float, number: int, tuner: Tuner | None = None, lesser: Dial | None = None
+) -> Executed:
+    """Carry out one chain of actions; attempts are counted from `number` on.
+
+    With `lesser` it is tried at the target alone, and that one goes on below it.
+    """
     objective = shop.goal.objective
     measured = objective == "latency" or (objective == "energy" and shop.meter is not None)
     aim = needed * (MEASURED_MARGIN if measured else dial.slack if objective == "size" else 1.0)
     tuning: Tuning | None = None
     if dial.fixed:
         dial, _, tuning = (dial, None, None) if tuner is None else tuner(dial, 0.0)
-        return _fixed(dial, shop, needed, number).model_copy(update={"tuning": tuning})
+        done = _fixed(dial, shop, needed, number).model_copy(update={"tuning": tuning})
+        return done if lesser is None or done.reaches(needed) else done.then(_chain(lesser, shop, math.inf, done.tried))
     progress = shop.trainer.progress
     progress.now("writing untrained candidates: what is the least that reaches the target")
     steps: list[StepRecord] = []
@@ -116,9 +103,15 @@ def _chain(dial: Dial, shop: Workshop, needed: float, number: int, tuner: Tuner 
         best = _best(shop, dials, 1.0 if least is None else least)
         tuned, least, tuning = tuner(best, least)
         dials = tuple(tuned if each == best else each for each in dials)
-    outcome = _search(dials, shop, least, number, needed)
+    outcome: Outcome[Attempt] = Outcome()
+    if lesser is None or least is not None:
+        outcome = _search(dials, shop, least, number, needed, alone=lesser is None)
+    if lesser is not None and outcome.best is None and may_go_on(shop, number + len(outcome.tried)):
+        progress.say("the target is missed; another change of the structure loses less below it, and goes on")
+        rest = _below((lesser,), shop, outcome, number + len(outcome.tried))
+        outcome = Outcome(rest.best, [*outcome.tried, *rest.tried])
     floating: Dials = (dials[0].floating(),)
-    if outcome.best is None and floating not in (dials, (Dial(()),)) and _may_go_on(shop, number + len(outcome.tried)):
+    if outcome.best is None and floating not in (dials, (Dial(()),)) and may_go_on(shop, number + len(outcome.tried)):
         progress.say("nothing with int8 keeps the floor; looking for the most that floating point does")
         floating, least, _ = _least(floating, shop, aim, number + len(outcome.tried))
         rest = _search(floating, shop, least, number + len(outcome.tried), needed)
@@ -126,6 +119,21 @@ def _chain(dial: Dial, shop: Workshop, needed: float, number: int, tuner: Tuner 
     steps.extend(steps_of(outcome))
     why = obstacle(outcome, shop) if most is None else most_words(max([most, *(a.ratio for _, a in outcome.tried)]))
     return Executed(best=outcome.best, steps=tuple(steps), why=why, tried=number + len(outcome.tried), tuning=tuning)
+
+
+def _below(dials: Dials, shop: Workshop, missed: Outcome[Attempt], number: int) -> Outcome[Attempt]:
+    """Search for as much as the floor permits below what the last attempt has missed."""
+    begin: tuple[float, float] | None = None
+    if missed.tried:
+        _, last = missed.tried[-1]
+        wanted = gentler(last.ratio, used(last, shop.trainer.allowed))
+        halvings = itertools.count(1)
+        first, most = (
+            least_strength(lambda s: _ratio(shop, dials, s), ratio, lambda: may_probe(shop, number, next(halvings)))
+            for ratio in (wanted, last.ratio)
+        )
+        begin = (1.0 if first is None else first, 1.0 + RESOLUTION if most is None else most)
+    return _search(dials, shop, None, number, math.inf, begin=begin)
 
 
 def _ways(dial: Dial, shop: Workshop, aim: float, steps: list[StepRecord]) -> Dials:
@@ -157,9 +165,9 @@ def _least(dials: Dials, shop: Workshop, aim: float, number: int) -> tuple[Dials
     least: float | None = None
     exact = True
 
-    def may_go_on() -> bool:
+    def goes_on() -> bool:
         nonlocal exact
-        exact = _may_probe(shop, number, next(halvings))
+        exact = may_probe(shop, number, next(halvings))
         return exact
 
     choices = dict.fromkeys((dials, tuple(dial.everywhere() for dial in dials)))
@@ -167,7 +175,7 @@ def _least(dials: Dials, shop: Workshop, aim: float, number: int) -> tuple[Dials
         least = least_strength(
             lambda s, d=tried: _ratio(shop, d, s, aim),  # type: ignore[misc]  # mypy can't type a default in a lambda
             aim,
-            may_go_on,
+            goes_on,
         )
         if least is not None:
             return tried, least, exact
@@ -188,50 +196,46 @@ def _without_useless_int8(dial: Dial, shop: Workshop, steps: list[StepRecord]) -
     return dial.floating()
 
 
-def _search(dials: Dials, shop: Workshop, least: float | None, number: int, needed: float) -> Outcome[Attempt]:
-    """Search the strengths of `dials`; attempts are counted from `number` on."""
+def _search(
+    dials: Dials,
+    shop: Workshop,
+    least: float | None,
+    number: int,
+    needed: float,
+    *,
+    alone: bool = True,
+    begin: tuple[float, float] | None = None,
+) -> Outcome[Attempt]:
+    """Search the strengths of `dials`; attempts are counted from `number` on. `alone` and `begin` as search() says."""
+    last: Attempt | None = None
 
     def attempt(strength: float, share: float, *, insist: bool = False) -> Attempt:
-        nonlocal number
+        nonlocal number, last
         number += 1
         actions = _best(shop, dials, strength).without_training(strength)
+        before = last if insist and last is not None and can_go_on(last) else None
         if insist:
             actions = tuple(action.insisting() for action in actions)
+        if before is not None:
+            share = FURTHER_SHARE
         # The least strength ends the search once it is accepted; the others get equal shares of what is left.
         shop.trainer.clock.expect(0 if strength == least else round(1 / share) - 1)
-        return shop.attempt(number, actions, share, shop.probe(actions).step_seconds)
+        last = shop.attempt(number, actions, share, shop.probe(actions).step_seconds, before)
+        return last
 
     return search(
         least,
         attempt,
         lambda s: _ratio(shop, dials, s),
-        lambda: _may_go_on(shop, number, trains=dials[0].trains),
-        may_insist=lambda first: _near(dials[0], shop, first),
-        most=_most_attempts(dials[0], shop, number),
+        lambda: may_go_on(shop, number, trains=dials[0].trains),
+        may_insist=lambda first: near(dials[0], shop, first),
+        may_further=lambda tried: within_reach(tried, shop.trainer.allowed),
+        used=lambda tried: used(tried, shop.trainer.allowed),
+        most=most_attempts(dials[0], shop, number),
         needed=needed,
+        alone=alone,
+        begin=begin,
     )
-
-
-def _most_attempts(dial: Dial, shop: Workshop, number: int) -> int:
-    """Return among how many attempts the budget is divided: few that can recover beat many that can't."""
-    trainer, clock = shop.trainer, shop.trainer.clock
-    if clock.budget.kind == "none" or not dial.trains:
-        return MOST_ATTEMPTS
-
-    def affordable() -> float:
-        if clock.budget.kind == "epochs":
-            return clock.left()
-        seconds = shop.probe(dial.without_training(0.5)).step_seconds * math.ceil(len(trainer.train) / BATCH)
-        return clock.left() / seconds if seconds else math.inf
-
-    epochs = float(trainer.journal.once(f"after attempt {number}: affordable epochs", affordable))
-    return max(LEAST_ATTEMPTS, math.floor(min(epochs / WORTHWHILE_EPOCHS, MOST_ATTEMPTS)))
-
-
-def _near(dial: Dial, shop: Workshop, attempt: Attempt) -> bool:
-    """Tell whether training to the end could bring a rejected attempt within the floor."""
-    stopped_early = attempt.epochs < attempt.planned_epochs
-    return dial.trains and stopped_early and attempt.drop.estimate <= NEAR * max(shop.trainer.allowed, 0.0)
 
 
 def _ratio(shop: Workshop, dials: Dials, strength: float, enough: float = math.inf) -> float:
@@ -260,36 +264,3 @@ def _fixed(dial: Dial, shop: Workshop, needed: float, number: int) -> Executed:
     short = outcome.best is not None and outcome.best.ratio < needed
     why = "the plan holds nothing that goes further" if short and needed != float("inf") else obstacle(outcome, shop)
     return Executed(best=outcome.best, steps=steps_of(outcome), why=why, tried=number + 1)
-
-
-def _may_go_on(shop: Workshop, number: int, *, trains: bool = True) -> bool:
-    """Tell whether there is time for more after `number` attempts; journalled, so that a resume goes the same way.
-
-    Epochs don't limit what `trains` none.
-    """
-    journal, clock = shop.trainer.journal, shop.trainer.clock
-    if clock.budget.kind == "none" or (clock.budget.kind == "epochs" and not trains):
-        return True
-    if clock.open_end and clock.budget.kind == "time":
-        until = clock.start + PROBING_SHARE * clock.budget.value
-        return bool(journal.once(f"attempt {number}: may another follow", lambda: journal.elapsed() < until))
-    least = 1 if clock.budget.kind == "epochs" else LEAST_SECONDS
-    return bool(journal.once(f"attempt {number}: may another follow", lambda: clock.left() >= least))
-
-
-def _may_probe(shop: Workshop, number: int, halving: int) -> bool:
-    """Tell whether there is time for another untrained candidate; journalled like every answer of the clock."""
-    journal, clock = shop.trainer.journal, shop.trainer.clock
-    budget = clock.budget
-    if budget.kind != "time":
-        return True
-
-    def end() -> float:
-        now = max(journal.elapsed(), clock.start)
-        return now + PROBING_SHARE * max(0.0, clock.start + budget.value - now)
-
-    until = float(journal.once(f"after attempt {number}: probing until", end))
-    if halving <= LEAST_PROBES:
-        return True
-    key = f"after attempt {number}: halving {halving}: may it begin"
-    return bool(journal.once(key, lambda: journal.elapsed() < until))

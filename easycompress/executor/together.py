@@ -17,9 +17,10 @@ from easycompress.core.files import write_bytes
 from easycompress.core.goal import Budget
 from easycompress.core.profile import ModelProfile
 from easycompress.core.progress import Silent
-from easycompress.executor.build import build
+from easycompress.executor.build import Built, original_of
 from easycompress.executor.clock import Allowance, Clock
 from easycompress.executor.journal import PARTS, Journal
+from easycompress.executor.onward import rebuilt
 from easycompress.executor.trainer import Trainer
 from easycompress.techniques import parse_action
 from easycompress.training.speed import Speed
@@ -33,8 +34,13 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def leading(trainer: Trainer, tag: str, actions: Sequence[Action], allowance: Allowance) -> Iterator[None]:
-    """Let the followers, where there are any, take part in what the block trains of the attempt `tag`."""
+def leading(
+    trainer: Trainer, tag: str, actions: Sequence[Action], allowance: Allowance, start: Built | None = None
+) -> Iterator[None]:
+    """Let the followers, where there are any, take part in what the block trains of the attempt `tag`.
+
+    It begins with `start`, or with the original.
+    """
     found = team()
     if found is None or not allowance.epochs or not any(action.trains for action in actions):
         yield
@@ -48,6 +54,9 @@ def leading(trainer: Trainer, tag: str, actions: Sequence[Action], allowance: Al
             "tag": tag,
             "actions": [action.model_dump() for action in actions],
             "allowance": allowance.model_dump(),
+            "start": {"records": start.records, "weights": start.model.state_dict()}
+            if start is not None and start.records
+            else None,
             "speed": trainer.speed.model_dump(),
             "parts": journal.get(PARTS, 1),
             "states": {path.name: path.read_bytes() for path in journal.checkpoints(tag)},
@@ -88,6 +97,11 @@ def _take_part(trainer: Trainer, said: dict[str, Any], found: Team) -> None:
     context = trainer.context(tag, actions, Allowance.model_validate(said["allowance"]))
     torch.set_rng_state(said["random"])
     with found.in_step(), contextlib.suppress(EasyCompressError):  # the leader raises it too, and tells of it
-        build(trainer.task, [action for action in actions if not action.finishes], context)
+        _start(trainer.task, said["start"]).then([action for action in actions if not action.finishes], context)
     for path in journal.checkpoints(tag):
         path.unlink()
+
+
+def _start(task: Task, said: dict[str, Any] | None) -> Built:
+    """Return what the leader begins with."""
+    return original_of(task) if said is None else rebuilt(task, said["records"], said["weights"], "the leader's model")

@@ -53,9 +53,12 @@ def probed_step(
 
 
 def steps_of(outcome: Outcome[Attempt]) -> tuple[StepRecord, ...]:
-    """Return every attempt's steps with what became of them."""
+    """Return every attempt's steps with what became of them; those that another one goes on from are among its own."""
     rows: list[StepRecord] = []
+    gone_on = {attempt.goes_on for _, attempt in outcome.tried}
     for index, (_, attempt) in enumerate(outcome.tried):
+        if attempt.tag in gone_on:
+            continue
         later = outcome.tried[index + 1 :]
         weaker = any(other.ratio < attempt.ratio for _, other in later)
         if attempt is outcome.best:

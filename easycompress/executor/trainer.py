@@ -206,15 +206,17 @@ class Trainer:
         if not allowance.epochs or not any(action.trains for action in actions):
             return replace(self.plain_context(), seed=seed, evaluate=self.evaluate)
         pauses = sum(action.pauses for action in actions) if distillation is not None else 0
-        each = max(1, round(RECOVERY_SHARE * allowance.epochs)) if pauses else 0
-        if each * pauses > allowance.epochs // 4:
+        later = (a.epochs or 0 for a in actions if isinstance(a, Distillation) and a is not distillation)
+        epochs = allowance.epochs - sum(later)
+        each = max(1, round(RECOVERY_SHARE * epochs)) if pauses else 0
+        if each * pauses > epochs // 4:
             each = 0
         main = Context(
             self.task,
             self.profile,
             seed,
             self.progress,
-            epochs=allowance.epochs - each * pauses,
+            epochs=epochs - each * pauses,
             samples=allowance.samples,
             speed=self.speed,
             teacher=lambda: self.teacher,

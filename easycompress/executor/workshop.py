@@ -8,13 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from safetensors.torch import save
-
 from easycompress.artifact.exports import Exports
 from easycompress.artifact.write import PACKED, move_model
 from easycompress.core.errors import CannotCompress
-from easycompress.core.files import write_bytes
-from easycompress.core.outcome import StepRecord
 from easycompress.core.progress import AttemptBegun, tell
 from easycompress.executor.attempt import Attempt, Probe
 from easycompress.executor.build import Built, build
@@ -22,6 +18,8 @@ from easycompress.executor.clock import Allowance
 from easycompress.executor.dial import endings, settled
 from easycompress.executor.guard import Judgement, judge
 from easycompress.executor.journal import RESULT, stage_file
+from easycompress.executor.onward import TRAINED, earlier_rows, further, heads_of, keep, start_of
+from easycompress.executor.rows import rows_of
 from easycompress.executor.together import leading
 from easycompress.executor.trainer import BATCH, Trainer
 from easycompress.measure.files import energy_ratio, latency_ratio, objective_of
@@ -109,20 +107,32 @@ class Workshop:
         value = objective_of(counted if objective == "size" else path, objective)
         return value, self.baseline_value / value
 
-    def attempt(self, number: int, actions: Sequence[Action], share: float, step_seconds: float) -> Attempt:
-        """Make the candidate with `share` of what is left to spend, judge its file, and journal the result."""
+    def attempt(
+        self,
+        number: int,
+        actions: Sequence[Action],
+        share: float,
+        step_seconds: float,
+        before: Attempt | None = None,
+    ) -> Attempt:
+        """Make the candidate with `share` of what is left to spend, judge its file, and journal the result.
+
+        With `before`, an attempt with the same `actions`, its training goes on instead of beginning anew.
+        """
+        if before is not None:
+            actions = further(actions)
         journal = self.trainer.journal
         tag = f"attempt {number}"
         fresh = not journal.holds(f"{tag}{RESULT}")
         allowance = Allowance.model_validate(
             journal.once(f"{tag}: allowance", lambda: self.allow(actions, share, step_seconds).model_dump())
         )
-        what = ", ".join(action.brief() for action in actions)
+        what = ", ".join([*([f"{before.tag} goes on"] if before else []), *(action.brief() for action in actions)])
         if fresh:
             tell(self.trainer.progress, AttemptBegun(number=number, what=what, epochs=allowance.epochs))
             self.trainer.pacer.begin(allowance, math.ceil(len(self.trainer.train) / BATCH) * step_seconds)
         attempt = Attempt.model_validate(
-            journal.once(f"{tag}{RESULT}", lambda: self._attempt(tag, actions, allowance).model_dump())
+            journal.once(f"{tag}{RESULT}", lambda: self._attempt(tag, actions, allowance, before).model_dump())
         )
         self.trainer.learn(attempt)
         self.trainer.clock.epochs_used += attempt.epochs
@@ -151,28 +161,34 @@ class Workshop:
             return allowance
         return allowance.model_copy(update={"epochs": min(allowance.epochs, sum(said))})
 
-    def _attempt(self, tag: str, actions: Sequence[Action], allowance: Allowance) -> Attempt:
+    def _attempt(self, tag: str, actions: Sequence[Action], allowance: Allowance, before: Attempt | None) -> Attempt:
         begin = time.perf_counter()
-        trainer = self.trainer
+        trainer, journal = self.trainer, self.trainer.journal
         trainer.progress.now(f"{tag}: {', '.join(action.brief() for action in actions)}")
         actions = settled(actions, allowance.epochs)
         context = trainer.context(tag, actions, allowance)
         heads = [action for action in actions if not action.finishes]
-        with leading(trainer, tag, actions, allowance):
-            trained = build(trainer.task, heads, context, partial(self._look, tag, actions))
+        earlier = () if before is None else earlier_rows(before, tag)
+        start = start_of(trainer.task, before, journal)
+        with leading(trainer, tag, actions, allowance, None if before is None else start):
+            trained = start.then(heads, context, partial(self._look, tag, len(earlier) + len(actions)))
         end_of_training = time.perf_counter()
         trainer.pacer.training_ended()
-        path = trainer.journal.path(f"{tag}.onnx")
+        path = journal.path(f"{tag}.onnx")
         judged = self._judged(trained, actions, context, path)
         reason = f"{judged.verdict.reason}{context.troubles.told()}"
         value, ratio = self.measure(path, path.with_suffix(PACKED) if self.packed else path)
         self._keep(tag, judged.built)
+        count = heads_of(trained)
+        if count and not judged.verdict.accepted:
+            keep(journal.path(f"{tag}{TRAINED}"), trained.model.state_dict())
         after: dict[str, float | None] = {"objective": value, "quality": known(judged.quality), "ratio": ratio}
         after["error"] = known(judged.error)
         end = time.perf_counter()
+        done = () if before is None else before.actions[: before.heads]
         return Attempt(
             tag=tag,
-            actions=tuple(stage.action.model_dump(mode="json") for stage in judged.built.stages),
+            actions=(*done, *(stage.action.model_dump(mode="json") for stage in judged.built.stages)),
             value=value,
             ratio=ratio,
             quality=judged.quality,
@@ -184,8 +200,10 @@ class Workshop:
             finishing=end - end_of_training,
             records=tuple(judged.built.records),
             codes={name: {"form": c.form, "meta": c.meta()} for name, c in judged.built.codes.items()},
-            stages=self._stages(tag, judged.built, after, reason, end - begin),
+            stages=(*earlier, *rows_of(self, judged.built, f"{tag}: {reason}", after, end - begin, earlier)),
             planned_epochs=allowance.epochs,
+            heads=count,
+            goes_on="" if before is None else before.tag,
         )
 
     def _judged(self, trained: Built, actions: Sequence[Action], context: Context, path: Path) -> _Judged:
@@ -222,10 +240,10 @@ class Workshop:
         sign = 1 if metric.higher_is_better else -1
         return sign * metric.quality(self.trainer.baseline) - trained.stages[-1].quality > self.trainer.allowed
 
-    def _look(self, tag: str, actions: Sequence[Action], built: Built, action: Action) -> tuple[float, float] | None:
+    def _look(self, tag: str, last: int, built: Built, action: Action) -> tuple[float, float] | None:
         """Write the file of a model half way through an attempt; measure it where its structure has changed."""
-        place = len(built.stages) + 1
-        if place == len(actions):
+        place = len(built.records)
+        if place == last:
             return None  # what follows is the attempt's own file
         path = self.trainer.journal.path(stage_file(tag, place))
         try:
@@ -234,46 +252,12 @@ class Workshop:
             return None  # it need not be a file until the last action is done
         return self.measure(path, counted) if action.restructures else None
 
-    def _stages(
-        self, tag: str, built: Built, result: dict[str, float | None], reason: str, seconds: float
-    ) -> tuple[StepRecord, ...]:
-        """Describe an attempt action by action: quality in PyTorch until the last one, whose numbers are the file's."""
-        quality = self.trainer.task.metric.quality(self.trainer.baseline)
-        before: dict[str, float | None] = {"objective": self.baseline_value, "quality": quality, "ratio": 1.0}
-        rows: list[StepRecord] = []
-        for stage in built.stages:
-            last = stage is built.stages[-1]
-            after = dict(result) if last else dict(before)
-            after |= stage.papers
-            if stage.measured is not None and not last:
-                after["objective"], after["ratio"] = stage.measured
-            if not math.isnan(stage.quality) and not last:
-                sign = 1 if self.trainer.task.metric.higher_is_better else -1
-                after["quality"] = known(sign * stage.quality)
-            rows.append(
-                StepRecord(
-                    action=stage.action.kind,
-                    settings=stage.action.model_dump(mode="json", exclude={"kind"}),
-                    before=before,
-                    after=after,
-                    verdict="kept",
-                    seconds=seconds - sum(row.seconds for row in rows) if last else stage.seconds,
-                    epochs=stage.epochs,
-                    reason=f"{tag}: {reason}" if last else f"{tag}: judged after its last action",
-                    curve=stage.curve,
-                )
-            )
-            before = after
-        return tuple(rows)
-
     def _keep(self, tag: str, built: Built) -> None:
         """Save the weights beside the file, coded ones as their arrays."""
         tensors = {name: tensor for name, tensor in built.model.state_dict().items() if name not in built.codes}
         for name, code in built.codes.items():
             tensors |= {f"{name}.{part}": array for part, array in code.arrays().items()}
-        path = self.trainer.journal.path(f"{tag}.safetensors")
-        # safetensors refuses tensors that share memory, as tied weights do.
-        write_bytes(path, save({name: tensor.contiguous().clone() for name, tensor in tensors.items()}))
+        keep(self.trainer.journal.path(f"{tag}.safetensors"), tensors)
 
 
 def _aside(path: Path) -> Path:

@@ -139,6 +139,7 @@ class Terminal:
         chains = {
             "Steps tried first, without training": plan.quick,
             "Steps": plan.steps,
+            "Steps for as much as the floor permits, where these miss the target": plan.lesser,
             "Steps tried where these miss the target": plan.last,
         }
         for head, steps in chains.items():

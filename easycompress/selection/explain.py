@@ -12,7 +12,7 @@ from easycompress.selection.trees.lc import LC
 from easycompress.selection.trees.pruning import PRUNING
 from easycompress.selection.trees.quantization import QUANTIZATION
 from easycompress.selection.trees.strategy import STRATEGY
-from easycompress.selection.trees.structure import STRUCTURE
+from easycompress.selection.trees.structure import LESSER, STRUCTURE
 from easycompress.selection.walk import Ask, asks
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 TREES: dict[str, Tree] = {
     "pruning strategy": STRATEGY,
     "structure": STRUCTURE,
+    "structure below the target": LESSER,
     "pruning technique": PRUNING,
     "distillation": DISTILLATION,
     "quantization": QUANTIZATION,

@@ -62,7 +62,8 @@ class Heuristics(Frozen):
     What was tried on copies, each empty where nothing was: `code_losses`: the loss of each scheme of codes, compressed
     directly to the needed size, None while that is put off; `structure_losses`: that of fewer channels and of lower
     ranks at the needed number of operations; where time counts, `structure_speeds`: how many times as fast they become
-    before they have lost too much, at most what is needed, and `structure_losses` is the loss there; `integer_losses`:
+    before they have lost too much, at most what is needed, and `structure_losses` is the loss there; `lesser_losses`:
+    the same where operations count, at a ratio between 1 and what is needed; `integer_losses`:
     the points that each kind of integers loses on *select* on the unchanged model; `narrowing_lost`: the share of what
     the original knows that is gone when channels alone bring a size that integers don't (0 to about 1, infinite where
     they can't), None: not tried.
@@ -90,6 +91,7 @@ class Heuristics(Frozen):
     code_losses: tuple[tuple[str, float], ...] | None = ()
     structure_losses: tuple[tuple[str, float], ...] = ()
     structure_speeds: tuple[tuple[str, float], ...] = ()
+    lesser_losses: tuple[tuple[str, float], ...] = ()
     integer_losses: tuple[tuple[str, float], ...] = ()
     narrowing_lost: float | None = None
     blocks: int = 0

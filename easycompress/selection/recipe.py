@@ -61,14 +61,18 @@ def for_large(plan: Plan, *, replayed: bool) -> Plan:
 
     Raises CannotCompress where a recipe asks for more.
     """
-    others = [step.kind for step in (*plan.quick, *plan.steps, *plan.last) if not isinstance(step, WeightOnly)]
+    others = [
+        step.kind for step in (*plan.quick, *plan.steps, *plan.lesser, *plan.last) if not isinstance(step, WeightOnly)
+    ]
     if not others:
         return plan
     what = f"{' and '.join(others)}: needs copies of the weights, too much over 2 GB"
     if replayed:
         raise CannotCompress(f"{what}; leave it out, or use weight-only")
     kept = tuple(step for step in plan.steps if isinstance(step, WeightOnly)) or (WeightOnly(bits=4, strength=None),)
-    return plan.model_copy(update={"quick": (), "last": (), "steps": kept, "notes": (f"{what}; weight-only instead",)})
+    return plan.model_copy(
+        update={"quick": (), "lesser": (), "last": (), "steps": kept, "notes": (f"{what}; weight-only instead",)}
+    )
 
 
 def lacking(task: Task, action: Action) -> str | None:

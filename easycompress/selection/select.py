@@ -22,7 +22,7 @@ from easycompress.selection.trees.lc import INTEGERS_SUFFICE, L6, L8, LC
 from easycompress.selection.trees.pruning import PRUNING
 from easycompress.selection.trees.quantization import Q10, QUANTIZATION
 from easycompress.selection.trees.strategy import STRATEGY
-from easycompress.selection.trees.structure import STRUCTURE, T2
+from easycompress.selection.trees.structure import LESSER, STRUCTURE, STRUCTURES, T2
 from easycompress.selection.walk import walk
 
 if TYPE_CHECKING:
@@ -74,8 +74,10 @@ def select(heuristics: Heuristics) -> Plan:
     quantization = chosen.ask(QUANTIZATION)
     strategy = chosen.ask(STRATEGY)
     steps: list[Action] = []
+    other: Action | None = None
     if strategy != "none" and quantization != ALONE:
         steps += _restructuring(heuristics, strategy, chosen)
+        other = _otherwise(heuristics, strategy, steps, chosen)
         distillation = chosen.ask(DISTILLATION)
         if distillation != "none":
             outputs = "logits" if heuristics.class_scores else "values"
@@ -92,7 +94,11 @@ def select(heuristics: Heuristics) -> Plan:
     if any(decision.rule == L8.name for decision in chosen.decisions):  # codes reach it too, and take no training
         last = (EntropyQuantization(),)
         notes.append("where that misses the target, quantization under a code length follows, without training")
-    return Plan(steps=tuple(steps), decisions=tuple(chosen.decisions), notes=tuple(notes), last=last)
+    lesser: tuple[Action, ...] = ()
+    if other is not None:
+        lesser = (other, *(step for step in steps if not step.restructures))
+        notes.append(f"where that misses the target, {other.kind} goes on below it: it loses less there")
+    return Plan(steps=tuple(steps), decisions=tuple(chosen.decisions), notes=tuple(notes), lesser=lesser, last=last)
 
 
 def chooses_codes(heuristics: Heuristics) -> bool:
@@ -187,6 +193,15 @@ def _restructuring(heuristics: Heuristics, strategy: str, chosen: _Chosen) -> li
     if structure == "channels and blocks":
         return [DEPTH, narrower.model_copy(update={"start": WIDTH_FROM})]
     return [narrower]
+
+
+def _otherwise(heuristics: Heuristics, strategy: str, steps: list[Action], chosen: _Chosen) -> Action | None:
+    """Return the other change of the structure that is to go on below a missed target, None where there is none."""
+    if len(heuristics.lesser_losses) < len(STRUCTURES):
+        return None
+    ways = {"channels": channels(heuristics, strategy, walk(PRUNING, heuristics)[0]), "ranks": ranks(heuristics)}
+    other = ways[chosen.ask(LESSER)]
+    return None if other in steps else other
 
 
 def ranks(heuristics: Heuristics) -> LowRankLayers:

@@ -56,28 +56,34 @@ def structure_losses(
 ) -> dict[str, float]:
     """Return the loss of each action at the strength that divides the multiply-accumulates by `ratio`, untrained.
 
-    One that the model doesn't permit, or that can't save so much, is left out.
+    One that the model doesn't permit, or that can't save so much, is left out: beyond MOST, where no losses
+    are compared, only where another one can.
     """
+    if math.isfinite(ratio):
+        compared = losses_at(task, profile, actions, ratio)
+        reach = [name for name in compared if ratio <= MOST or _reaches(task, profile, actions[name], ratio)]
+        return {name: compared[name] for name in reach} or compared
+    usual = losses_at(task, profile, actions, USUAL)
+    goes_on = bool(usual) and min(usual.values()) <= known(task).most
+    return (losses_at(task, profile, actions, MOST) if goes_on else {}) or usual
+
+
+def lesser_losses(task: Task, profile: ModelProfile, actions: Mapping[str, Action], ratio: float) -> dict[str, float]:
+    """Return the same at a lesser ratio: the square root of `ratio`, at least USUAL. Empty where that isn't less."""
+    lesser = max(math.sqrt(ratio), USUAL)
+    return losses_at(task, profile, actions, lesser) if lesser < ratio < math.inf else {}
+
+
+def losses_at(task: Task, profile: ModelProfile, actions: Mapping[str, Action], ratio: float) -> dict[str, float]:
+    """Return the loss of each action that can divide the multiply-accumulates by `ratio`, at most MOST, untrained."""
     context = Context(task, profile, 0, Silent())
 
     def count(model: nn.Module) -> int:
         return operations(model, task.example)
 
-    before = count(task.model)
-
-    def at(wanted: float) -> dict[str, float]:
-        found = {}
-        for name, action in actions.items():
-            made = _at_count(task, action, context, before / wanted, count)
-            if made is not None:
-                found[name] = loss_of(made, task)
-        return found
-
-    if math.isfinite(ratio):
-        return at(min(ratio, MOST))
-    usual = at(USUAL)
-    goes_on = bool(usual) and min(usual.values()) <= known(task).most
-    return (at(MOST) if goes_on else {}) or usual
+    wanted = count(task.model) / min(ratio, MOST)
+    made = {name: _at_count(task, action, context, wanted, count) for name, action in actions.items()}
+    return {name: loss_of(model, task) for name, model in made.items() if model is not None}
 
 
 def narrowing_lost(task: Task, profile: ModelProfile, action: Action, ratio: float) -> float:
@@ -91,14 +97,28 @@ def narrowing_lost(task: Task, profile: ModelProfile, action: Action, ratio: flo
     return known(task).lost(loss_of(made, task))
 
 
+def _made(task: Task, action: Action, context: Context, strength: float) -> nn.Module:
+    """Return a copy of the model treated with that strength."""
+    settled = action.model_copy(update={"strength": strength})
+    return technique_for(action).apply(copy.deepcopy(task.model), settled, context).model.eval()
+
+
+def _reaches(task: Task, profile: ModelProfile, action: Action, ratio: float) -> bool:
+    """Tell whether the strongest copy, every layer treated, saves as many multiply-accumulates as `ratio` asks for."""
+    try:
+        strongest = _made(task, action.widened(), Context(task, profile, 0, Silent()), 1.0)
+    except CannotCompress:
+        return False
+    return operations(strongest, task.example) <= operations(task.model, task.example) / ratio
+
+
 def _at_count(
     task: Task, action: Action, context: Context, wanted: float, count: Callable[[nn.Module], int]
 ) -> nn.Module | None:
     """Return the least treated copy of which there is at most `wanted` by `count`, None where there is none."""
 
     def made(strength: float) -> nn.Module:
-        settled = action.model_copy(update={"strength": strength})
-        return technique_for(action).apply(copy.deepcopy(task.model), settled, context).model.eval()
+        return _made(task, action, context, strength)
 
     try:
         best = made(1.0)

@@ -177,8 +177,8 @@ def test_plan_as_json(folder: Path, run: Run) -> None:
     assert ran.code == 0
     content = json.loads(ran.out)
     assert list(content) == [
-        "request", "goal", "metric", "baseline", "resources", "data", "profile", "quick", "steps", "last", "decisions",
-        "notes",
+        "request", "goal", "metric", "baseline", "resources", "data", "profile", "quick", "steps", "lesser", "last",
+        "decisions", "notes",
     ]  # fmt: skip
     assert content["request"]["data"] == "d.npz"
     assert content["goal"] | {"allowed_drop": None} == {

@@ -18,6 +18,7 @@ from easycompress.executor.clock import Clock
 from easycompress.executor.run import Executed, execute
 from easycompress.executor.search import MOST_ATTEMPTS, RESOLUTION
 from easycompress.executor.workshop import Attempt, Probe, Workshop
+from easycompress.lc.ranks.settings import LowRankLayers
 from easycompress.lc.settings import EntropyQuantization, LearningCompression
 from easycompress.pruning.settings import StructuredPruning
 from easycompress.quantization.settings import StaticInt8
@@ -64,6 +65,9 @@ class FakeShop:
     int8_ratio: float = 4.0
     rounding: float = 0.0
     quick_limit: float = 1.0
+    further_limit: float | None = None
+    ranks_limit: float = 1.0
+    drop: float = 3.25
     curve: float = 1.0
     allowed: float = 1.5
     family_ratio: float = 20.0
@@ -72,6 +76,7 @@ class FakeShop:
     journal: FakeJournal = field(default_factory=FakeJournal)
     said: list[str] = field(default_factory=list)
     made: list[tuple[Action, ...]] = field(default_factory=list)
+    onward: list[str] = field(default_factory=list)
     probed: int = 0
 
     def __post_init__(self) -> None:
@@ -97,6 +102,9 @@ class FakeShop:
                 assert action.strength is not None
                 ratio *= (20.0 if action.strategy == "global" else self.family_ratio) ** action.strength**self.curve
             ratio *= self.int8_ratio if isinstance(action, StaticInt8) else 1
+            if isinstance(action, LowRankLayers):
+                assert action.strength is not None
+                ratio *= 7.0**action.strength
             if isinstance(action, (EntropyQuantization, LearningCompression)):
                 assert action.strength is not None
                 ratio *= 40.0**action.strength**self.curve
@@ -109,7 +117,9 @@ class FakeShop:
         ratio = self._ratio(actions)
         return Probe(value=BASELINE / ratio, ratio=ratio, seconds=0.0, step_seconds=0.1)
 
-    def attempt(self, number: int, actions: Sequence[Action], share: float, step_seconds: float) -> Attempt:
+    def attempt(
+        self, number: int, actions: Sequence[Action], share: float, step_seconds: float, before: Attempt | None = None
+    ) -> Attempt:
         assert number == len(self.made) + 1
         assert 0 < share <= 1
         assert step_seconds == 0.1
@@ -117,16 +127,24 @@ class FakeShop:
         strength = self.strengths()[-1]
         int8, quick = (any(isinstance(a, kind) for a in actions) for kind in (StaticInt8, EntropyQuantization))
         self.journal.now += self.quick_seconds * quick
-        accepted = strength <= (self.quick_limit if quick else self.int8_limit if int8 else self.limit)
-        drop = Drop(estimate=0.5 if accepted else 3.25, upper_95=None, n=10, worse=1, better=0, certified=False)
+        ranks = any(isinstance(a, LowRankLayers) for a in actions)
+        accepted = strength <= (
+            self.quick_limit if quick else self.ranks_limit if ranks else self.int8_limit if int8 else self.limit
+        )
+        if before is not None:
+            assert before.tag == f"attempt {number - 1}"
+            self.onward.append(before.tag)
+            accepted = strength <= (self.further_limit or 0.0)
+        drop = Drop(estimate=0.5 if accepted else self.drop, upper_95=None, n=10, worse=1, better=0, certified=False)
         ratio = self._ratio(actions)
         step = StepRecord(
             action="x", settings={}, before={}, after={}, verdict="kept", seconds=0, epochs=0, reason=str(number)
         )
         return Attempt(
             tag=f"attempt {number}", actions=(), value=BASELINE / ratio, ratio=ratio, quality=99.0, drop=drop,
-            accepted=accepted, reason="", epochs=0, seconds=0.0, finishing=0.0, records=(), codes={}, stages=(step,),
-            planned_epochs=int(self.budget != "none"),
+            accepted=accepted, reason="", epochs=int(self.further_limit is not None), seconds=0.0, finishing=0.0,
+            records=(), codes={}, stages=(step,), planned_epochs=int(self.budget != "none"), heads=2,
+            goes_on="" if before is None else before.tag,
         )  # fmt: skip
 
     def run(self, plan: Plan = FULL, needed: float | None = None) -> Executed:
@@ -569,8 +587,10 @@ def test_training_leaves_the_last_chain_what_it_takes(budget: str) -> None:
     shop = FakeShop(budget=budget, limit=-1, int8_limit=-1, quick_limit=0.1)
     plain, clock = shop.attempt, shop.trainer.clock
 
-    def spending(number: int, actions: Sequence[Action], share: float, step_seconds: float) -> Attempt:
-        attempt = plain(number, actions, share, step_seconds)
+    def spending(
+        number: int, actions: Sequence[Action], share: float, step_seconds: float, before: Attempt | None = None
+    ) -> Attempt:
+        attempt = plain(number, actions, share, step_seconds, before)
         if not isinstance(actions[-1], EntropyQuantization):
             clock.epochs_used = 1
             shop.journal.now += clock.left()
@@ -588,3 +608,77 @@ def test_a_resumed_run_with_a_last_chain_goes_the_same_way() -> None:
     again = FakeShop(limit=0.2, int8_limit=0.2, quick_limit=0.1, budget="100s", journal=first.journal)
     again.journal.now = 1e6
     assert again.run(MISSING) == done
+
+
+def test_what_just_missed_the_floor_is_trained_on() -> None:
+    shop = FakeShop(int8_limit=0.2, further_limit=1.0, drop=2.0)
+    done = shop.run()
+    assert shop.onward == ["attempt 1"]
+    assert done.best is not None
+    assert done.best.tag == "attempt 2"
+    assert done.reaches(10.0)
+    assert [step.reason for step in done.steps[1:]] == ["2"]  # the first one's rows are among the second one's
+    assert shop.strengths()[0] == shop.strengths()[1]
+
+
+def test_what_just_missed_it_below_the_target_is_trained_on_too() -> None:
+    shop = FakeShop(objective="compute", limit=0.1, further_limit=0.7, drop=2.0)
+    done = shop.run(Plan(steps=(StructuredPruning(), Distillation()), decisions=()), math.inf)
+    assert shop.onward[0] == "attempt 1"
+    assert done.best is not None
+    assert f"attempt {int(done.best.tag[-1]) - 1}" in shop.onward
+    assert 20**0.45 < done.best.ratio <= 20**0.7
+
+
+def test_where_further_training_does_not_help_the_target_gives() -> None:
+    shop = FakeShop(int8_limit=0.2, further_limit=0.0, drop=2.0)
+    done = shop.run()
+    assert shop.onward[0] == "attempt 1"
+    assert done.best is not None
+    assert 4 < done.best.ratio < 10
+
+
+@pytest.mark.parametrize("further", [{"drop": 3.25}, {"drop": 2.0, "budget": "none"}])
+def test_what_is_far_off_or_was_not_trained_does_not_go_on(further: dict[str, Any]) -> None:
+    shop = FakeShop(int8_limit=0.2, further_limit=1.0, **further)
+    shop.run()
+    assert shop.onward == []
+
+
+OTHERWISE = Plan(steps=(StructuredPruning(), Distillation()), lesser=(LowRankLayers(), Distillation()), decisions=())
+
+
+def test_below_a_missed_target_the_other_change_of_the_structure_goes_on() -> None:
+    shop = FakeShop(objective="compute", limit=0.1, ranks_limit=0.5)
+    done = shop.run(OTHERWISE, 10.0)
+    kinds = [actions[0].kind for actions in shop.made]
+    assert kinds[:2] == ["structured-pruning"] * 2  # the second one insists
+    assert set(kinds[2:]) == {"low-rank-layers"}
+    assert done.best is not None
+    assert done.best.ratio == pytest.approx(7**0.5, rel=0.15)
+    assert done.why.endswith("lost 3.25 points on select")
+    assert [step.action for step in done.steps] == ["search", *["x"] * len(shop.made)]
+    # where the drop of 3.25 of 1.50 points says: at 10 ** sqrt(0.9 / 2.17)
+    assert 7 ** shop.strengths()[2] == pytest.approx(10 ** math.sqrt(0.9 * 1.5 / 3.25), rel=0.05)
+
+
+def test_where_the_target_is_met_nothing_goes_on_below_it() -> None:
+    shop = FakeShop(objective="compute", limit=1.0)
+    assert shop.run(OTHERWISE, 10.0).reaches(10.0)
+    assert len(shop.made) == 1
+
+
+def test_where_the_target_is_out_of_reach_the_other_change_goes_on_at_once() -> None:
+    shop = FakeShop(objective="compute", ranks_limit=0.5)
+    done = shop.run(OTHERWISE, 100.0)
+    assert {actions[0].kind for actions in shop.made} == {"low-rank-layers"}
+    assert done.best is not None
+    assert done.why.startswith("the strongest setting of this plan gives a file of 20.00x")
+
+
+def test_a_resumed_run_goes_on_below_in_the_same_way() -> None:
+    first = FakeShop(objective="compute", limit=0.1, ranks_limit=0.5, budget="100s")
+    done = first.run(OTHERWISE, 10.0)
+    again = FakeShop(objective="compute", limit=0.1, ranks_limit=0.5, budget="100s", journal=first.journal)
+    again.journal.now = 1e6
+    assert again.run(OTHERWISE, 10.0) == done

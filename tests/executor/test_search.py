@@ -3,16 +3,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from hypothesis import given
+import pytest
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from easycompress.executor.search import (
+    AIM,
     BETTER,
     CLOSE_ENOUGH,
     FIRST_SHARE,
     MOST_ATTEMPTS,
+    NARROWEST,
+    PLACED,
     RESOLUTION,
     SECOND_SHARE,
+    _between,
+    gentler,
     least_strength,
     search,
 )
@@ -121,6 +127,10 @@ class World:
     def may_go_on(self) -> bool:
         return len(self.log) < self.patience
 
+    def used(self, result: Result) -> float:
+        """Return the share of the permitted drop: it grows with the squared logarithm of the ratio, to 1 at `limit`."""
+        return (math.log(result.ratio) / math.log(self.curve(self.limit))) ** 2
+
 
 worlds = st.builds(
     World, curves, st.floats(-0.1, 1.1), st.floats(0, 1), st.sampled_from([0, 1, 2, 3, 5, 100]), st.builds(list),
@@ -216,6 +226,81 @@ def test_the_most_within_the_floor_is_closed_in_on() -> None:
     assert 0.37 - 1 / 32 <= strongest <= 0.37
     assert outcome.best is not None
     assert outcome.best.ratio == world.curve(strongest)
+
+
+@given(curves, st.floats(0.05, 0.95), st.sampled_from([None, 1.0]))
+def test_what_attempts_use_up_says_where_the_next_one_is(curve: Curve, limit: float, least: float | None) -> None:
+    """As good as halving at least: what the drop is likely to be is known, and no more than that."""
+    assume(curve(limit) > 1.05)
+    world = World(curve, limit)
+    outcome = search(least, world.attempt, curve, world.may_go_on, used=world.used, may_insist=lambda _: False)
+    tried = [strength for strength, _ in outcome.tried]
+    assert len(tried) == len(set(tried)) <= MOST_ATTEMPTS
+    if len(tried) == MOST_ATTEMPTS:
+        assert outcome.best is not None
+        assert outcome.best.ratio >= curve(limit) ** 0.5
+
+
+def test_two_attempts_are_enough_where_the_drop_is_as_supposed() -> None:
+    world = World(Curve(1, 64, 1, 0), limit=0.3)
+    outcome = search(1.0, world.attempt, world.curve, world.may_go_on, used=world.used, may_insist=lambda _: False)
+    (_, first), (strength, second), *_ = outcome.tried
+    assert not first.accepted
+    assert second.accepted
+    assert strength == pytest.approx(0.3 * math.sqrt(AIM), abs=0.01)
+
+
+@given(curves, st.floats(0.1, 0.9))
+def test_between_two_strengths_the_ratio_is_aimed_at(curve: Curve, share: float) -> None:
+    found = _between(curve, 0.0, 1.0, share)
+    assert NARROWEST / 2 <= found <= 1 - NARROWEST / 2
+    if not curve.stairs and curve.bend == 1 and curve.growth > 1.01:
+        assert found == pytest.approx(share, abs=0.02)
+
+
+@pytest.mark.parametrize("curve", [Curve(1, 50, 3, 0), Curve(1, 50, 0.5, 0), Curve(2, 20, 2, 64)])
+def test_few_files_show_where_that_is(curve: Curve) -> None:
+    probe = Probe(curve)
+    found = _between(probe, 0.0, 1.0, 0.5)
+    assert len(probe.asked) <= 2 + PLACED
+    assert abs(math.log(curve(found) / curve.start) / math.log(curve.growth) - 0.5) <= NARROWEST
+
+
+def test_what_comes_near_below_the_target_goes_on_too() -> None:
+    world = World(Curve(1, 20, 1, 0), limit=0.6, stubborn=0.3)
+    outcome = search(None, world.attempt, world.curve, world.may_go_on, may_further=lambda _: True)
+    assert world.log[0][0] == 0.5
+    assert world.log[1] == (0.5, SECOND_SHARE, True)
+    assert outcome.best is not None
+    assert outcome.best.ratio >= world.curve(0.5)
+    assert len(world.log) <= MOST_ATTEMPTS
+    plain = World(Curve(1, 20, 1, 0), limit=0.6, stubborn=0.3)
+    search(None, plain.attempt, plain.curve, plain.may_go_on)
+    assert not any(insist for _, _, insist in plain.log)
+
+
+def test_alone_or_not_the_target_is_tried_first() -> None:
+    world = World(Curve(2, 20, 1, 0), limit=0.2)
+    outcome = search(0.6, world.attempt, world.curve, world.may_go_on, may_insist=lambda _: False, alone=False)
+    assert [strength for strength, _ in outcome.tried] == [0.6]
+    assert outcome.best is None
+
+
+def test_a_search_begins_where_it_is_told_and_stays_below_what_is_too_much() -> None:
+    world = World(Curve(1, 20, 1, 0), limit=0.5)
+    outcome = search(None, world.attempt, world.curve, world.may_go_on, begin=(0.4, 0.7))
+    strengths = [strength for strength, _ in outcome.tried]
+    assert strengths[0] == 0.4
+    assert max(strengths) < 0.7
+    assert outcome.best is not None
+    assert outcome.best.ratio > world.curve(0.45)
+
+
+@given(st.floats(1.1, 100), st.floats(0.0, 50))
+def test_a_gentler_ratio_is_between_none_and_what_was_missed(ratio: float, share: float) -> None:
+    assert 1 < gentler(ratio, share) < ratio
+    assert gentler(ratio, 50.0) <= gentler(ratio, 2.0)
+    assert gentler(ratio, 4 * AIM) == pytest.approx(math.sqrt(ratio))
 
 
 def test_a_plan_that_gains_nothing_without_pruning_is_not_attempted_there() -> None:

@@ -418,7 +418,7 @@ def test_trees_that_chose_nothing_are_folded_and_the_others_shown(full_report: R
     assert ["open" in walk for walk in walks] == [False, True, True]
     assert page.texts["summary"].count("Quantization \u2192") == 1
     assert {"none", "static-int8", "global"} <= set(page.texts["b"])
-    assert "Not asked: structure, pruning technique, distillation." in page.everything()
+    assert "Not asked: structure, structure below the target, pruning technique, distillation." in page.everything()
     lit = [item for item in page.named("li") if item.get("class") == "lit"]
     assert len(lit) == 4 + 9 + 5, "questions and choices of the three trees"
 

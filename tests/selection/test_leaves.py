@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from easycompress.core.plan import Plan
     from easycompress.selection.heuristics import Heuristics
 
-CHAINS = ("quick", "steps", "last")
+CHAINS = ("quick", "steps", "lesser", "last")
 """The parts of a plan, in the order in which they are carried out where each misses the target, as they do here."""
 
 PERMITTED = 90.0
@@ -105,6 +105,8 @@ class Case:
 
 CHANNELS = {"structure_losses": {"channels": 0.0, "ranks": 1.0}}
 RANKS = {"structure_losses": {"channels": 1.0, "ranks": 0.0}}
+RANKS_BELOW = {"lesser_losses": {"channels": 1.0, "ranks": 0.0}}
+CHANNELS_BELOW = {"lesser_losses": {"channels": 0.0, "ranks": 1.0}}
 
 
 def integers(static: float, dynamic: float) -> dict[str, dict[str, float]]:
@@ -165,6 +167,22 @@ CASES = {
         {"structure": "ranks", "quantization": "static-int8"},
         ["low-rank-layers", "static-int8"],
         RANKS,
+    ),
+    "ranks below what channels miss": Case(
+        Short,
+        {"objective": "compute", "target": "100x", "budget": "2ep"},
+        {"structure": "channels", "structure below the target": "ranks", "distillation": "hard"},
+        ["structured-pruning", "distillation", "low-rank-layers", "distillation"],
+        CHANNELS | RANKS_BELOW,
+        strength=0.2,
+    ),
+    "channels below what ranks miss": Case(
+        Short,
+        {"objective": "energy", "target": "100x", "budget": "none"},
+        {"structure": "ranks", "structure below the target": "channels", "quantization": "static-int8"},
+        ["low-rank-layers", "static-int8", "structured-pruning", "static-int8"],
+        RANKS | CHANNELS_BELOW,
+        strength=0.2,
     ),
     "neurons": Case(
         nets.Mlp,
@@ -293,7 +311,7 @@ def test_a_leaf_is_carried_out(name: str, tmp_path: Path, monkeypatch: pytest.Mo
         return plan.model_copy(update={p: tuple(s.at(case.strength) or s for s in c) for p, c in chains.items()})
 
     monkeypatch.setattr(planning, "select", settled)
-    for trial in ("structure_losses", "structure_speeds", "integer_losses", "losses"):
+    for trial in ("structure_losses", "structure_speeds", "lesser_losses", "integer_losses", "losses"):
         monkeypatch.setattr(planning, trial, giving(case.known.get(trial, {})))
     monkeypatch.setattr(planning, "narrowing_lost", lambda *_: 0.0)
     monkeypatch.setattr(latency, "PATIENCE", 0.0)

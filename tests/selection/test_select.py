@@ -277,6 +277,30 @@ def test_low_rank_where_it_loses_less(objective: str) -> None:
     assert (note in plan.notes) is (objective == "compute")
 
 
+@pytest.mark.parametrize("objective", ["compute", "energy"])
+@pytest.mark.parametrize("best", ["channels", "ranks"])
+def test_what_loses_less_below_the_target_goes_on_there(objective: str, best: str) -> None:
+    at, below = (
+        (("channels", float(way != "channels")), ("ranks", float(way != "ranks"))) for way in ("channels", best)
+    )
+    plan = select(make(objective=objective, ratio_needed=9.0, structure_losses=at, lesser_losses=below))
+    assert pruning(plan).strength is None
+    assert "T5" in rules_asked(plan)
+    if best == "channels":
+        assert plan.lesser == ()
+        return
+    assert [step.kind for step in plan.lesser] == ["low-rank-layers", *kinds(plan)[1:]]
+    assert plan.lesser[1:] == plan.steps[1:]
+    assert "where that misses the target, low-rank-layers goes on below it: it loses less there" in plan.notes
+
+
+@pytest.mark.parametrize("below", [(), (("ranks", 0.1),)])
+def test_without_two_ways_below_the_target_nothing_is_asked(below: tuple[tuple[str, float], ...]) -> None:
+    plan = select(make(objective="compute", ratio_needed=9.0, lesser_losses=below))
+    assert plan.lesser == ()
+    assert "T5" not in rules_asked(plan)
+
+
 def test_what_is_faster_goes_before_what_loses_less() -> None:
     losses = (("channels", 0.4), ("ranks", 0.3))
     plan = select(

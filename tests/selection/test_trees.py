@@ -29,7 +29,7 @@ from easycompress.selection.trees.quantization import (
     QUANTIZATION,
 )
 from easycompress.selection.trees.strategy import STRATEGY
-from easycompress.selection.trees.structure import STRUCTURE, STRUCTURES
+from easycompress.selection.trees.structure import LESSER, STRUCTURE, STRUCTURES
 from easycompress.selection.walk import Ask, Leaf, asks, leaves, walk
 
 if TYPE_CHECKING:
@@ -196,6 +196,12 @@ GRID += [
 
 
 GRID += [
+    make(objective="compute", lesser_losses=tuple((name, float(name != best)) for name in STRUCTURES))
+    for best in STRUCTURES
+]
+
+
+GRID += [
     make(profile, ratio_needed=5.0, narrowing_lost=9.0, code_losses=((scheme, 0.1),))
     for profile, scheme in product((RESNET, TRANSFORMER), SCHEMES)
 ]
@@ -242,13 +248,14 @@ def test_rules_are_total(name: str) -> None:
 def test_each_name_belongs_to_one_rule() -> None:
     found = [(ask.rule.name, ask.rule) for tree in TREES.values() for ask in asks(tree)]
     assert len({name for name, _ in found}) == len({id(rule) for _, rule in found})
-    counts = {"S": 5, "T": 4, "P": 4, "D": 7, "Q": 10, "L": 8}
+    counts = {"S": 5, "T": 5, "P": 4, "D": 7, "Q": 10, "L": 8}
     assert list(rules()) == [f"{letter}{i}" for letter, count in counts.items() for i in range(1, count + 1)]
 
 
 def test_every_thesis_choice_is_a_leaf() -> None:
     assert set(leaves(STRATEGY)) == {"none", "linear", "convolutional", "attention", "global"}
     assert set(leaves(STRUCTURE)) == {"channels", "ranks", "channels and blocks"}
+    assert set(leaves(LESSER)) == set(STRUCTURES)
     assert set(leaves(PRUNING)) == {"l1", "group-norm", "bn-scale", "lamp", "taylor"}
     assert set(leaves(DISTILLATION)) == {"none", "soft", "hard", "combined"}
     integers = {"qat-int8", "static-int8", "dynamic-int8", "weight-only-8", "weight-only-4"}
@@ -413,6 +420,7 @@ HEURISTICS = st.builds(
             "code_losses": losses_of(*SCHEMES),
             "structure_losses": losses_of(*STRUCTURES),
             "structure_speeds": losses_of(*STRUCTURES),
+            "lesser_losses": losses_of(*STRUCTURES),
             "integer_losses": losses_of("static-int8", "dynamic-int8"),
             "blocks": st.integers(0, 3),
         }
