@@ -127,7 +127,7 @@ class Workshop:
         allowance = Allowance.model_validate(
             journal.once(f"{tag}: allowance", lambda: self.allow(actions, share, step_seconds).model_dump())
         )
-        what = ", ".join([*([f"{before.tag} goes on"] if before else []), *(action.brief() for action in actions)])
+        what = _words(actions, before)
         if fresh:
             tell(self.trainer.progress, AttemptBegun(number=number, what=what, epochs=allowance.epochs))
             self.trainer.pacer.begin(allowance, math.ceil(len(self.trainer.train) / BATCH) * step_seconds)
@@ -164,7 +164,7 @@ class Workshop:
     def _attempt(self, tag: str, actions: Sequence[Action], allowance: Allowance, before: Attempt | None) -> Attempt:
         begin = time.perf_counter()
         trainer, journal = self.trainer, self.trainer.journal
-        trainer.progress.now(f"{tag}: {', '.join(action.brief() for action in actions)}")
+        trainer.progress.now(f"{tag}: {_words(actions, before)}")
         actions = settled(actions, allowance.epochs)
         context = trainer.context(tag, actions, allowance)
         heads = [action for action in actions if not action.finishes]
@@ -258,6 +258,12 @@ class Workshop:
         for name, code in built.codes.items():
             tensors |= {f"{name}.{part}": array for part, array in code.arrays().items()}
         keep(self.trainer.journal.path(f"{tag}.safetensors"), tensors)
+
+
+def _words(actions: Sequence[Action], before: Attempt | None) -> str:
+    """Say what an attempt does."""
+    words = [action.brief() for action in actions]
+    return ", ".join(words if before is None else [f"{before.tag} goes on", *words])
 
 
 def _aside(path: Path) -> Path:
