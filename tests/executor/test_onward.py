@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from easycompress.distillation.settings import FURTHER, RATE, Distillation
 from easycompress.executor.attempt import Attempt
 from easycompress.executor.dial import Dial
 from easycompress.executor.journal import RESULT, open_journal
-from easycompress.executor.onward import NEAR, TRAINED, WITHIN_REACH, can_go_on, further, near, used
+from easycompress.executor.onward import LEFT, NEAR, TRAINED, can_go_on, further, near, used
 from easycompress.executor.run import execute
 from easycompress.executor.search import Outcome
 from easycompress.executor.told import steps_of
@@ -142,8 +143,10 @@ def test_which_attempts_are_near(shop: Workshop) -> None:
     dial = Dial(CHAINS["float"])
     shop.trainer.allowed = 1.0
     assert used(missed(0.9, 5, 5), 1.0) == pytest.approx(1.0)
-    assert near(dial, shop, missed(WITHIN_REACH - 0.11, 5, 5))
-    assert not near(dial, shop, missed(WITHIN_REACH, 5, 5))
+    assert near(dial, shop, missed(0.89 / LEFT, 5, 5))
+    assert not near(dial, shop, missed(0.91 / LEFT, 5, 5))
+    assert not near(dial, shop, missed(0.0, 5, 5))  # what is rejected for its error alone has nothing to regain
+    assert not near(dial, shop, missed(math.nan, 5, 5))
     assert not near(dial, shop, missed(1.0, 5, 5, heads=0))
     assert not near(dial, shop, missed(1.0, 0, 0))
     assert near(dial, shop, missed(NEAR, 4, 5, heads=0))
