@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from easycompress.core.outcome import Measurement
     from easycompress.core.profile import ModelProfile
+    from easycompress.executor.attempt import Attempt
     from easycompress.executor.executed import Executed
     from easycompress.executor.journal import Journal
     from easycompress.prepare import Prepared
@@ -122,7 +123,7 @@ def course(
     ]
     if best is None:
         return (ends[0],)
-    paths = [journal.path(stage_file(best.tag, place)) for place in range(1, len(best.stages))]
+    paths = [_stage(journal, best, place) for place in range(1, len(best.stages))]
     written = {path: step.action for path, step in zip(paths, best.stages, strict=False) if path.exists()}
     ratios = _ratios(prepared, list(written), journal, final, ends[0].latency)
     between = []
@@ -133,6 +134,12 @@ def course(
         latency = single * ratios[path] if single is not None and path in ratios else None
         between.append(Course(action=action, size_bytes=size, latency=latency))
     return (ends[0], *between, ends[1])
+
+
+def _stage(journal: Journal, best: Attempt, place: int) -> Path:
+    """Return the file of what the first `place` actions made: of the attempt itself, or of the one it goes on from."""
+    own = journal.path(stage_file(best.tag, place))
+    return own if own.exists() or not best.goes_on else journal.path(stage_file(best.goes_on, place))
 
 
 def _single(measurement: Measurement) -> float | None:

@@ -136,8 +136,9 @@ def _possible(prepared: Prepared, plan: Plan, epochs: float, *, replayed: bool) 
     plan = plan.model_copy(update={"epochs": epochs})
     plan = tried(prepared.task, prepared.profile, plan, replayed=replayed)
     possible = tuple(step for step in plan.last if technique_for(step).refuses(prepared.profile, step) is None)
-    refused = any(technique_for(step).refuses(prepared.profile, step) is not None for step in plan.lesser)
-    plan = plan.model_copy(update={"last": possible, "lesser": () if refused else plan.lesser})
+    lesser = (*plan.lesser[:1], *(step for step in plan.steps if not step.restructures)) if plan.lesser else ()
+    refused = any(technique_for(step).refuses(prepared.profile, step) is not None for step in lesser)
+    plan = plan.model_copy(update={"last": possible, "lesser": () if refused else lesser})
     problems = []
     for step in (*plan.quick, *plan.steps):
         refusals = (technique_for(step).refuses(prepared.profile, step), lacking(prepared.task, step))

@@ -47,6 +47,11 @@ class Dial:
         """Return the dial that treats every layer, whatever family the plan chose."""
         return Dial(tuple(action.widened() if action.searched else action for action in self.actions))
 
+    def taught_as(self, other: Dial) -> Dial:
+        """Return the dial with what changes no structure as `other` has it."""
+        own = (action for action in self.actions if action.restructures)
+        return Dial((*own, *(action for action in other.actions if not action.restructures)))
+
     @property
     def fixed(self) -> bool:
         """Tell whether there is nothing to search: a replayed recipe, or a plan without pruning."""

@@ -47,6 +47,13 @@ def may_go_on(shop: Workshop, number: int, *, trains: bool = True) -> bool:
     return bool(journal.once(f"attempt {number}: may another follow", lambda: clock.left() >= least))
 
 
+def may_go_further(shop: Workshop, number: int, share: float) -> bool:
+    """Tell whether attempt `number` may go on with `share` of what is left, and another one be made after it."""
+    journal, clock = shop.trainer.journal, shop.trainer.clock
+    least = 2 if clock.budget.kind == "epochs" else LEAST_SECONDS / (1 - share)
+    return bool(journal.once(f"attempt {number}: may its training go on", lambda: clock.left() >= least))
+
+
 def may_probe(shop: Workshop, number: int, halving: int) -> bool:
     """Tell whether there is time for another untrained candidate; journalled like every answer of the clock."""
     journal, clock = shop.trainer.journal, shop.trainer.clock

@@ -51,18 +51,17 @@ def used(attempt: Attempt, allowed: float) -> float:
 
 
 def near(dial: Dial, shop: Workshop, attempt: Attempt) -> bool:
-    """Tell whether more training could bring a rejected attempt within the floor."""
+    """Tell whether a rejected attempt that stopped early could come within the floor if it were trained to its end."""
     if not dial.trains:
         return False
-    if attempt.epochs < attempt.planned_epochs:
-        return attempt.drop.estimate <= NEAR * max(shop.trainer.allowed, 0.0)
-    return within_reach(attempt, shop.trainer.allowed)
+    stopped = attempt.epochs < attempt.planned_epochs
+    return stopped and attempt.drop.estimate <= NEAR * max(shop.trainer.allowed, 0.0)
 
 
 def within_reach(attempt: Attempt, allowed: float) -> bool:
     """Tell whether an attempt was trained to its end, comes near the floor, and can go on from there."""
-    drop = attempt.drop.estimate
-    return can_go_on(attempt) and drop > 0 and LEFT * drop + _error(attempt) <= allowed
+    drop, error = attempt.drop.estimate, _error(attempt)
+    return can_go_on(attempt) and drop > 0 and LEFT * drop + error <= allowed < drop + error
 
 
 def can_go_on(attempt: Attempt) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from easycompress.executor.dial import Dial
 from easycompress.executor.executed import Executed
-from easycompress.executor.limits import may_go_on, may_probe, most_attempts
+from easycompress.executor.limits import may_go_further, may_go_on, may_probe, most_attempts
 from easycompress.executor.onward import FURTHER_SHARE, can_go_on, near, used, within_reach
 from easycompress.executor.search import RESOLUTION, Outcome, gentler, least_strength, search
 from easycompress.executor.told import found_words, most_words, obstacle, probe_step, probed_step, steps_of
@@ -99,15 +99,18 @@ def _chain(
         best = _best(shop, dials, least)
         progress.say(found_words(best, least, _ratio(shop, dials, least), exact=exact))
         steps.append(probe_step(shop, best, least, exact=exact))
-    if tuner is not None:
+    if tuner is not None and lesser is not None and least is None:
+        lesser, _, tuning = tuner(lesser, None)
+    elif tuner is not None:
         best = _best(shop, dials, 1.0 if least is None else least)
         tuned, least, tuning = tuner(best, least)
         dials = tuple(tuned if each == best else each for each in dials)
+        lesser = None if lesser is None else lesser.taught_as(tuned)
     outcome: Outcome[Attempt] = Outcome()
     if lesser is None or least is not None:
         outcome = _search(dials, shop, least, number, needed, alone=lesser is None)
-    if lesser is not None and outcome.best is None and may_go_on(shop, number + len(outcome.tried)):
-        progress.say("the target is missed; another change of the structure loses less below it, and goes on")
+    if lesser is not None and outcome.best is None and least != 0 and may_go_on(shop, number + len(outcome.tried)):
+        progress.say(f"the target is missed; {lesser.actions[0].kind} loses less below it, and goes on")
         rest = _below((lesser,), shop, outcome, number + len(outcome.tried))
         outcome = Outcome(rest.best, [*outcome.tried, *rest.tried])
     floating: Dials = (dials[0].floating(),)
@@ -223,13 +226,16 @@ def _search(
         last = shop.attempt(number, actions, share, shop.probe(actions).step_seconds, before)
         return last
 
+    def goes_on(tried: Attempt) -> bool:
+        return within_reach(tried, shop.trainer.allowed) and may_go_further(shop, number, FURTHER_SHARE)
+
     return search(
         least,
         attempt,
         lambda s: _ratio(shop, dials, s),
         lambda: may_go_on(shop, number, trains=dials[0].trains),
-        may_insist=lambda first: near(dials[0], shop, first),
-        may_further=lambda tried: within_reach(tried, shop.trainer.allowed),
+        may_insist=lambda first: near(dials[0], shop, first) or goes_on(first),
+        may_further=goes_on,
         used=lambda tried: used(tried, shop.trainer.allowed),
         most=most_attempts(dials[0], shop, number),
         needed=needed,

@@ -184,14 +184,17 @@ def search(
         high = least
     if probe(0.0) > BETTER and not outcome.add(0.0, attempt(0.0, _share(outcome, most))):
         return outcome
-    low = 0.0
+    low, gains = 0.0, True
     while high - low >= 2 * RESOLUTION and len(outcome.tried) < most and (not outcome.tried or may_go_on()):
-        middle, share = _next(outcome, low, high, used, probe), _share(outcome, most)
+        share = _share(outcome, most)
         if begin is not None:
             middle, share, begin = min(begin[0], 1.0), max(share, BEGIN_SHARE), None
+        else:
+            middle = _next(outcome, low, high, used, probe) if gains else min((low + high) / 2, 1.0)
         if probe(middle) <= BETTER * (outcome.best.ratio if outcome.best is not None else 1.0):
-            low = middle
+            low, gains = middle, False
             continue
+        gains = True
         tried = attempt(middle, share)
         met = outcome.add(middle, tried)
         if not met and may_further(tried) and len(outcome.tried) < most and may_go_on():

@@ -95,9 +95,10 @@ def _take_part(trainer: Trainer, said: dict[str, Any], found: Team) -> None:
     trainer.speed = Speed.model_validate(said["speed"])
     actions = [parse_action(action) for action in said["actions"]]
     context = trainer.context(tag, actions, Allowance.model_validate(said["allowance"]))
+    start = _start(trainer.task, said["start"])
     torch.set_rng_state(said["random"])
     with found.in_step(), contextlib.suppress(EasyCompressError):  # the leader raises it too, and tells of it
-        _start(trainer.task, said["start"]).then([action for action in actions if not action.finishes], context)
+        start.then([action for action in actions if not action.finishes], context)
     for path in journal.checkpoints(tag):
         path.unlink()
 

@@ -77,7 +77,7 @@ def obstacle(outcome: Outcome[Attempt], shop: Workshop) -> str:
     beyond = [a for _, a in outcome.tried if not a.accepted and a.ratio > reached]
     if not beyond:
         return ""
-    nearest: Attempt = min(beyond, key=lambda a: a.ratio)
+    nearest: Attempt = min(beyond, key=lambda a: (a.ratio, a.drop.estimate))
     if not math.isfinite(nearest.drop.estimate):
         return f"{nearest.ratio:.1f}x gave scores on select that are not finite numbers"
     unit = " points" if shop.trainer.task.metric.percent else ""

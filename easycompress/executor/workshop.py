@@ -138,7 +138,8 @@ class Workshop:
         self.trainer.clock.epochs_used += attempt.epochs
         self.trainer.clock.finished_in(attempt.finishing)
         if fresh:
-            for path in [*journal.checkpoints(tag), *([] if attempt.accepted else journal.stages(tag))]:
+            done_with = not (attempt.accepted or attempt.heads)  # another attempt may go on from this one
+            for path in [*journal.checkpoints(tag), *(journal.stages(tag) if done_with else [])]:
                 path.unlink()
             word = "kept" if attempt.accepted else "rejected"
             self.trainer.progress.say(f"{tag}: {attempt.ratio:.2f}x, {attempt.reason}: {word}")
@@ -152,11 +153,11 @@ class Workshop:
         if not training:
             return Allowance(epochs=0)
         clock = self.trainer.clock
-        patience = max(action.patience for action in training)
+        said: list[int] = [epochs for action in training if (epochs := getattr(action, "epochs", None)) is not None]
+        patience = max(action.patience for action in training) * (len(said) if len(said) == len(training) else 1)
         allowance = clock.allow(
             share, step_seconds, self.trainer.evaluation_seconds, len(self.trainer.train), BATCH, patience
         )
-        said: list[int] = [epochs for action in training if (epochs := getattr(action, "epochs", None)) is not None]
         if len(said) < len(training):
             return allowance
         return allowance.model_copy(update={"epochs": min(allowance.epochs, sum(said))})

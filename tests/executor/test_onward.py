@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from easycompress.carry import make_workshop
+from easycompress.changes import _stage
 from easycompress.core.outcome import Drop
 from easycompress.core.plan import Plan
 from easycompress.core.progress import Silent
@@ -19,9 +21,10 @@ from easycompress.distillation.settings import FURTHER, RATE, Distillation
 from easycompress.executor.attempt import Attempt
 from easycompress.executor.dial import Dial
 from easycompress.executor.journal import RESULT, open_journal
-from easycompress.executor.onward import LEFT, NEAR, TRAINED, can_go_on, further, near, used
+from easycompress.executor.onward import LEFT, NEAR, TRAINED, can_go_on, further, near, start_of, used, within_reach
 from easycompress.executor.run import execute
 from easycompress.executor.search import Outcome
+from easycompress.executor.together import _start
 from easycompress.executor.told import steps_of
 from easycompress.prepare import prepare
 from easycompress.pruning.settings import StructuredPruning
@@ -118,6 +121,37 @@ def test_two_distillations_in_one_recipe_are_both_done(shop: Workshop) -> None:
     assert [row.epochs for row in attempt.stages] == [0, 3, 3]
 
 
+def test_trainings_that_are_named_may_take_longer_together_than_one_alone(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What two attempts trained, each up to the longest there is, a recipe repeats in one."""
+    monkeypatch.setattr("easycompress.executor.clock.LONGEST_STEPS", 32)  # four epochs of eight batches
+    first, second = twice(shop, CHAINS["float"])
+    assert (first.epochs, second.epochs) == (4, 4)
+    shop.trainer.clock.epochs_used = 0
+    again = shop.attempt(3, [parse_action(action) for action in second.actions], 1.0, 0.0)
+    assert [row.epochs for row in again.stages] == [0, 4, 4]
+    assert nets.same_state(weights(shop, again), weights(shop, second))
+
+
+def test_the_files_between_are_those_of_the_attempt_before(shop: Workshop) -> None:
+    _, second = twice(shop, CHAINS["int8"])
+    assert _stage(shop.trainer.journal, second, 1).name == "attempt 1.stage 1.onnx"
+    assert _stage(shop.trainer.journal, second, 2).name == "attempt 1.stage 2.onnx"
+    assert _stage(shop.trainer.journal, second, 3).name == "attempt 2.stage 3.onnx"
+    assert all(_stage(shop.trainer.journal, second, place).exists() for place in (1, 2, 3))
+
+
+def test_a_follower_begins_with_what_the_leader_has(shop: Workshop) -> None:
+    first, _ = twice(shop, CHAINS["int8"])
+    start = start_of(shop.trainer.task, first, shop.trainer.journal)
+    told = pickle.loads(pickle.dumps({"records": start.records, "weights": start.model.state_dict()}))  # noqa: S301
+    made = _start(shop.trainer.task, told)
+    assert nets.same_state(nets.state(made.model), nets.state(start.model))
+    assert made.records == start.records
+    assert _start(shop.trainer.task, None).records == []
+
+
 def test_what_is_accepted_leaves_no_second_weights(shop: Workshop) -> None:
     shop.trainer.allowed = 100.0
     attempt = shop.attempt(1, CHAINS["float"], 0.5, 0.0)
@@ -143,12 +177,14 @@ def test_which_attempts_are_near(shop: Workshop) -> None:
     dial = Dial(CHAINS["float"])
     shop.trainer.allowed = 1.0
     assert used(missed(0.9, 5, 5), 1.0) == pytest.approx(1.0)
-    assert near(dial, shop, missed(0.89 / LEFT, 5, 5))
-    assert not near(dial, shop, missed(0.91 / LEFT, 5, 5))
-    assert not near(dial, shop, missed(0.0, 5, 5))  # what is rejected for its error alone has nothing to regain
-    assert not near(dial, shop, missed(math.nan, 5, 5))
-    assert not near(dial, shop, missed(1.0, 5, 5, heads=0))
-    assert not near(dial, shop, missed(1.0, 0, 0))
+    assert within_reach(missed(0.91, 5, 5), 1.0)
+    assert within_reach(missed(0.89 / LEFT, 5, 5), 1.0)
+    assert not within_reach(missed(0.91 / LEFT, 5, 5), 1.0)
+    assert not within_reach(missed(0.5, 5, 5), 1.0)  # rejected for want of samples that would certify it
+    assert not within_reach(missed(0.0, 5, 5), 0.05)  # or for its error alone: there is nothing to regain
+    assert not within_reach(missed(math.nan, 5, 5), 1.0)
+    assert not within_reach(missed(1.0, 5, 5, heads=0), 1.0)
+    assert not within_reach(missed(0.1, 5, 5), 0.0)
     assert near(dial, shop, missed(NEAR, 4, 5, heads=0))
     assert not near(dial, shop, missed(NEAR + 0.1, 4, 5))
     assert not near(Dial((PRUNED,)), shop, missed(1.0, 5, 5))
@@ -169,7 +205,7 @@ def test_a_plan_whose_first_attempt_just_misses_is_trained_on(shop: Workshop, mo
     """The floor lies between what the first attempt and what its further training come to."""
     trainer = shop.trainer
     plan = Plan(steps=(StructuredPruning(strategy="global", importance="l1", steps=1), TAUGHT), decisions=())
-    monkeypatch.setattr("easycompress.executor.run.near", lambda *_: True)
+    monkeypatch.setattr("easycompress.executor.run.within_reach", lambda *_: True)
     done = execute(plan, shop, 2.0)
     assert done.tried >= 2
     second = Attempt.model_validate(trainer.journal.entries[f"attempt 2{RESULT}"])

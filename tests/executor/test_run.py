@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from easycompress.core.plan import Action
+    from easycompress.executor.dial import Dial
     from easycompress.executor.journal import Journal
 
 BASELINE = 1000.0
@@ -78,6 +79,7 @@ class FakeShop:
     made: list[tuple[Action, ...]] = field(default_factory=list)
     onward: list[str] = field(default_factory=list)
     probed: int = 0
+    meter: None = None
 
     def __post_init__(self) -> None:
         self.goal = SimpleNamespace(objective=self.objective, target=parse_target(self.target, "size"))
@@ -682,3 +684,32 @@ def test_a_resumed_run_goes_on_below_in_the_same_way() -> None:
     again = FakeShop(objective="compute", limit=0.1, ranks_limit=0.5, budget="100s", journal=first.journal)
     again.journal.now = 1e6
     assert again.run(OTHERWISE, 10.0) == done
+
+
+def test_further_training_leaves_enough_for_a_gentler_attempt() -> None:
+    shop = FakeShop(int8_limit=0.2, further_limit=1.0, drop=2.0, budget="1ep")
+    shop.run()
+    assert shop.onward == []
+
+
+def test_where_no_structure_needs_to_change_none_goes_on_below() -> None:
+    plan = Plan(steps=(StructuredPruning(), StaticInt8()), lesser=(LowRankLayers(), StaticInt8()), decisions=())
+    shop = FakeShop(objective="energy", int8_limit=-1.0, ranks_limit=-1.0, limit=0.3)
+    shop.run(plan, 3.0)
+    assert shop.kinds().count("low-rank-layers") == 0
+    assert [actions for actions in shop.made if actions == (StaticInt8(),)] == [(StaticInt8(),)]
+
+
+@pytest.mark.parametrize(("needed", "tuned"), [(10.0, "structured-pruning"), (100.0, "low-rank-layers")])
+def test_what_is_tuned_is_what_is_carried_out(needed: float, tuned: str) -> None:
+    asked: list[Dial] = []
+
+    def tuner(dial: Dial, least: float | None) -> tuple[Dial, float | None, None]:
+        asked.append(dial)
+        return dial.turned({"distillation.temperature": 7.0}), least, None
+
+    shop = FakeShop(objective="compute", limit=0.1, ranks_limit=0.5)
+    execute(OTHERWISE, cast("Workshop", shop), needed, tuner)
+    assert [dial.actions[0].kind for dial in asked] == [tuned]
+    assert shop.made[-1][0].kind == "low-rank-layers"
+    assert {actions[1].temperature for actions in shop.made} == {7.0}

@@ -279,6 +279,14 @@ def test_what_comes_near_below_the_target_goes_on_too() -> None:
     assert not any(insist for _, _, insist in plain.log)
 
 
+def test_where_most_strengths_gain_nothing_few_files_are_written() -> None:
+    probe = Probe(Curve(1, 20, 60, 0))  # nothing below strength 0.95
+    world = World(probe.curve, limit=1.0)
+    outcome = search(None, world.attempt, probe, world.may_go_on)
+    first = probe.asked.index(outcome.tried[0][0])
+    assert len(set(probe.asked[: first + 1])) <= 12
+
+
 def test_alone_or_not_the_target_is_tried_first() -> None:
     world = World(Curve(2, 20, 1, 0), limit=0.2)
     outcome = search(0.6, world.attempt, world.curve, world.may_go_on, may_insist=lambda _: False, alone=False)
