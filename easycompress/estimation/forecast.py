@@ -33,12 +33,16 @@ CHEAPEST = 1.0
 
 @dataclass(frozen=True)
 class Paper:
-    """An attempt on paper: what the guard says of it, its drop on *report*, and whether its training ended early."""
+    """An attempt on paper: what the guard says of it, its drop on *report*, and whether its training ended early.
+
+    `used` is the share of the permitted drop that it uses up on *select*, one standard error included.
+    """
 
     ratio: float
     accepted: bool
     drop: float
     early: bool
+    used: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,8 @@ def _walk(walked: Walked, player: _Player) -> None:
             road.chain.between,
             player.may_go_on,
             may_insist=lambda first: first.early,
+            used=lambda tried: tried.used,
+            may_place=lambda: road.chain.trains,
             most=road.purse.attempts,
         )
     if road.least is not None:
@@ -179,7 +185,8 @@ class _Player:
         ratio = chain.between(strength)
         if strength == self.road.least:
             ratio = max(ratio, self.needed)  # of a table, whose strengths are interpolated, a little less was written
-        return Paper(ratio, accepted, damage + error_there * self._noise(), early)
+        used = (seen + ERRORS * error) / self.allowed if self.allowed > 0 else math.nan
+        return Paper(ratio, accepted, damage + error_there * self._noise(), early, used)
 
     def _damage(self, strength: float, steps: int) -> float:
         if not self.curve.laws:

@@ -31,6 +31,9 @@ PROBING_SHARE = 0.4
 What is tried without training before a chain that trains may use as much: MiniLM's attempts take a minute each.
 """
 
+PLACING_SHARE = 0.1
+"""Share of what is left of a time budget after an attempt that finding the strength of the next one may use."""
+
 
 def may_go_on(shop: Workshop, number: int, *, trains: bool = True) -> bool:
     """Tell whether there is time for more after `number` attempts; journalled, so that a resume goes the same way.
@@ -70,6 +73,19 @@ def may_probe(shop: Workshop, number: int, halving: int) -> bool:
         return True
     key = f"after attempt {number}: halving {halving}: may it begin"
     return bool(journal.once(key, lambda: journal.elapsed() < until))
+
+
+def may_place(shop: Workshop, number: int, file: int, *, trains: bool) -> bool:
+    """Tell whether an untrained candidate, the `file`-th after attempt `number`, may be written to place the next one.
+
+    Where nothing `trains`, an attempt costs little more than such a file.
+    """
+    journal, clock = shop.trainer.journal, shop.trainer.clock
+    if not trains or clock.budget.kind != "time":
+        return trains
+    key = f"after attempt {number}: placing until"
+    until = float(journal.once(key, lambda: journal.elapsed() + PLACING_SHARE * max(0.0, clock.left())))
+    return bool(journal.once(f"after attempt {number}: placing {file}: may it", lambda: journal.elapsed() < until))
 
 
 def most_attempts(dial: Dial, shop: Workshop, number: int) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from easycompress.executor.dial import Dial
 from easycompress.executor.executed import Executed
-from easycompress.executor.limits import may_go_further, may_go_on, may_probe, most_attempts
+from easycompress.executor.limits import may_go_further, may_go_on, may_place, may_probe, most_attempts
 from easycompress.executor.onward import FURTHER_SHARE, can_go_on, near, used, within_reach
 from easycompress.executor.search import RESOLUTION, Outcome, gentler, least_strength, search
 from easycompress.executor.told import found_words, most_words, obstacle, probe_step, probed_step, steps_of
@@ -211,6 +211,7 @@ def _search(
 ) -> Outcome[Attempt]:
     """Search the strengths of `dials`; attempts are counted from `number` on. `alone` and `begin` as search() says."""
     last: Attempt | None = None
+    files = itertools.count(1)
 
     def attempt(strength: float, share: float, *, insist: bool = False) -> Attempt:
         nonlocal number, last
@@ -237,6 +238,7 @@ def _search(
         may_insist=lambda first: near(dials[0], shop, first) or goes_on(first),
         may_further=goes_on,
         used=lambda tried: used(tried, shop.trainer.allowed),
+        may_place=lambda: may_place(shop, number, next(files), trains=dials[0].trains),
         most=most_attempts(dials[0], shop, number),
         needed=needed,
         alone=alone,

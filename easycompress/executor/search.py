@@ -46,7 +46,7 @@ NARROWEST = 0.2
 """The next attempt is at least this share of the way, in the logarithm of the ratio, from those on either side."""
 
 PLACED = 4
-"""Untrained candidates at most that are written to find the strength of a ratio that is aimed at."""
+"""Untrained candidates between two strengths, at most, that are written to find that of a ratio that is aimed at."""
 
 BEGIN_SHARE = 0.7
 """Share of what is left for an attempt that is made where the permitted drop is likely to be used up.
@@ -150,6 +150,7 @@ def search(
     may_insist: Callable[[AttemptT], bool] = lambda _: True,
     may_further: Callable[[AttemptT], bool] = lambda _: False,
     used: Callable[[AttemptT], float] = lambda _: math.nan,
+    may_place: Callable[[], bool] = lambda: True,
     most: int = MOST_ATTEMPTS,
     needed: float = math.inf,
     alone: bool = True,
@@ -164,8 +165,9 @@ def search(
     again, and far below the floor it is a waste. Where it fails, or where there is none, strength 0 and then those
     between the strongest accepted and the weakest rejected are tried, but for those whose `probe` gains nothing; what
     isn't accepted there insists if `may_further(attempt)`. `used(attempt)` is the share of the permitted drop that an
-    attempt uses up, NaN where that isn't known: it says how far from either side the next one is. `may_go_on()` says
-    whether another attempt is worth its time; a first one always is. There are at most `most`.
+    attempt uses up, NaN where that isn't known: it says how far from either side the next one is, and `may_place()`
+    whether a file may be written to find the strength of that. `may_go_on()` says whether another attempt is worth its
+    time; a first one always is. There are at most `most`.
 
     Unless it is `alone`, the search ends where the least strength fails. `begin` is a strength to begin with and
     another one that is known to be too much.
@@ -190,7 +192,7 @@ def search(
         if begin is not None:
             middle, share, begin = min(begin[0], 1.0), max(share, BEGIN_SHARE), None
         else:
-            middle = _next(outcome, low, high, used, probe) if gains else min((low + high) / 2, 1.0)
+            middle = _next(outcome, low, high, used, probe, may_place) if gains else min((low + high) / 2, 1.0)
         if probe(middle) <= BETTER * (outcome.best.ratio if outcome.best is not None else 1.0):
             low, gains = middle, False
             continue
@@ -209,9 +211,10 @@ def _next(
     high: float,
     used: Callable[[AttemptT], float],
     probe: Callable[[float], float],
+    may_place: Callable[[], bool],
 ) -> float:
     """Return the strength to try next, between one that is accepted and one that is too much."""
-    middle = _between(probe, low, min(high, 1.0), _share_between(outcome, low, high, used))
+    middle = _between(probe, low, min(high, 1.0), _share_between(outcome, low, high, used), may_place)
     if outcome.best is None and high > 1.0:
         return min(middle, (low + high) / 2)  # nothing is known yet, and a ruin would tell little
     return middle
@@ -237,19 +240,30 @@ def _share_between(outcome: Outcome[AttemptT], low: float, high: float, used: Ca
     return min(max((permitted - begun) / (lost - begun), NARROWEST), 1 - NARROWEST)
 
 
-def _between(probe: Callable[[float], float], low: float, high: float, share: float) -> float:
+def _between(
+    probe: Callable[[float], float],
+    low: float,
+    high: float,
+    share: float,
+    may_place: Callable[[], bool] = lambda: True,
+) -> float:
     """Return about the strength whose untrained ratio is that `share` of the way, by logarithms, from `low` to `high`.
 
-    Over at most PLACED real files; it stays away from both ends, so that the search ends.
+    Over at most PLACED real files and those at the ends, each only if it `may_place()`; without them it is that share
+    of the way in strength. It stays away from both ends, so that the search ends.
     """
+    middle = low + share * (high - low)
+    if not may_place():
+        return middle
     least, largest = (low + part * (high - low) for part in (NARROWEST / 2, 1 - NARROWEST / 2))
     ratio_low, ratio_high = probe(low), probe(high)
-    middle = low + share * (high - low)
     if not 0 < ratio_low < ratio_high:
         return middle
     whole = math.log(ratio_high / ratio_low)
     wanted = ratio_low * math.exp(share * whole)
     for _ in range(PLACED - 1):
+        if not may_place():
+            break
         ratio = probe(middle)
         if abs(math.log(ratio / wanted)) <= NARROWEST / 2 * whole:
             break

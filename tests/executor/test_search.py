@@ -266,6 +266,21 @@ def test_few_files_show_where_that_is(curve: Curve) -> None:
     assert abs(math.log(curve(found) / curve.start) / math.log(curve.growth) - 0.5) <= NARROWEST
 
 
+@given(curves, st.floats(0.1, 0.9))
+def test_where_no_file_may_be_written_for_it_the_share_is_of_the_strength(curve: Curve, share: float) -> None:
+    probe = Probe(curve)
+    assert _between(probe, 0.25, 0.75, share, lambda: False) == 0.25 + share * 0.5
+    assert probe.asked == []
+
+
+@pytest.mark.parametrize("permitted", range(1, PLACED))
+def test_each_file_that_places_an_attempt_is_asked_for(permitted: int) -> None:
+    probe, left = Probe(Curve(1, 50, 3, 0)), iter([True] * permitted + [False] * 9)
+    found = _between(probe, 0.0, 1.0, 0.5, lambda: next(left))
+    assert len(probe.asked) == 2 + permitted - 1
+    assert NARROWEST / 2 <= found <= 1 - NARROWEST / 2
+
+
 def test_what_comes_near_below_the_target_goes_on_too() -> None:
     world = World(Curve(1, 20, 1, 0), limit=0.6, stubborn=0.3)
     outcome = search(None, world.attempt, world.curve, world.may_go_on, may_further=lambda _: True)
