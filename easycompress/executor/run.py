@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
+from easycompress.core.errors import CannotCompress
 from easycompress.executor.dial import Dial
 from easycompress.executor.executed import Executed
 from easycompress.executor.limits import may_go_further, may_go_on, may_place, may_probe, most_attempts
@@ -14,7 +15,7 @@ from easycompress.executor.search import RESOLUTION, Outcome, gentler, least_str
 from easycompress.executor.told import found_words, most_words, obstacle, probe_step, probed_step, steps_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import TypeAlias
 
     from easycompress.core.outcome import StepRecord, Tuning
@@ -43,7 +44,8 @@ def execute(
     The quick chain goes first; where it meets the goal, or nothing else is planned, the rest isn't done. Otherwise
     `later` may say how the plan goes on. Where there is a lesser chain, the main one is tried at the target alone, and
     where it misses that the lesser one goes on below. The last one follows where the goal is missed, as it takes no
-    training. `tuner` may choose other settings for what is trained.
+    training. `tuner` may choose other settings for what is trained. Raises what `later` raises, where the quick chain
+    came to nothing.
     """
     progress = shop.trainer.progress
     quick = Executed(best=None, steps=(), why="", tried=0)
@@ -56,7 +58,12 @@ def execute(
         shop.trainer.clock.open_end = False
         if later is not None:
             progress.now("trying which codes to train")
-            plan = later()
+            try:
+                plan = later()
+            except CannotCompress as error:
+                if quick.best is None:
+                    raise
+                return quick.model_copy(update={"why": f"the rest of the plan can't be done: {error}"})
     clock = shop.trainer.clock
     kept = LAST_SHARE * clock.budget.value if plan.last and clock.budget.kind == "time" else 0.0
     clock.reserve += kept
@@ -125,15 +132,15 @@ def _chain(
 
 
 def _below(dials: Dials, shop: Workshop, missed: Outcome[Attempt], number: int) -> Outcome[Attempt]:
-    """Search for as much as the floor permits below what the last attempt has missed."""
+    """Search for as much as the floor permits below what the last attempt has missed, or at all if there was none."""
     begin: tuple[float, float] | None = None
-    if missed.tried:
-        _, last = missed.tried[-1]
+    last = missed.tried[-1][1] if missed.tried else None
+    halvings = itertools.count(1)
+    dials, most, _ = _least(dials, shop, math.inf if last is None else last.ratio, number, halvings)
+    if last is not None:
         wanted = gentler(last.ratio, used(last, shop.trainer.allowed))
-        halvings = itertools.count(1)
-        first, most = (
-            least_strength(lambda s: _ratio(shop, dials, s), ratio, lambda: may_probe(shop, number, next(halvings)))
-            for ratio in (wanted, last.ratio)
+        first = least_strength(
+            lambda s: _ratio(shop, dials, s), wanted, lambda: may_probe(shop, number, next(halvings))
         )
         begin = (1.0 if first is None else first, 1.0 + RESOLUTION if most is None else most)
     return _search(dials, shop, None, number, math.inf, begin=begin)
@@ -158,19 +165,21 @@ def _ways(dial: Dial, shop: Workshop, aim: float, steps: list[StepRecord]) -> Di
     return (plain, dial)
 
 
-def _least(dials: Dials, shop: Workshop, aim: float, number: int) -> tuple[Dials, float | None, bool]:
+def _least(
+    dials: Dials, shop: Workshop, aim: float, number: int, halvings: Iterator[int] | None = None
+) -> tuple[Dials, float | None, bool]:
     """Return the dials and the least strength that reaches `aim`; a family that can't is widened to all layers.
 
-    `number` attempts were made before. The last is False where the clock ended the search, so that a lesser strength
-    may do as well.
+    `number` attempts were made before, and `halvings` counts the files since. The last is False where the clock ended
+    the search, so that a lesser strength may do as well.
     """
-    halvings = itertools.count(1)
+    files = itertools.count(1) if halvings is None else halvings
     least: float | None = None
     exact = True
 
     def goes_on() -> bool:
         nonlocal exact
-        exact = may_probe(shop, number, next(halvings))
+        exact = may_probe(shop, number, next(files))
         return exact
 
     choices = dict.fromkeys((dials, tuple(dial.everywhere() for dial in dials)))

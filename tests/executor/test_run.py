@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from easycompress.core.errors import CannotCompress
 from easycompress.core.goal import parse_budget, parse_target
 from easycompress.core.outcome import Drop, StepRecord
 from easycompress.core.plan import Plan
@@ -460,6 +461,23 @@ def test_how_the_plan_goes_on_is_asked_once_the_quick_chain_has_missed(quick_lim
     assert all(count == shop.kinds().index("lc") for count in made_before)
 
 
+@pytest.mark.parametrize("quick_limit", [0.3, -1.0])
+def test_what_the_quick_chain_came_to_is_kept_where_the_rest_is_refused(quick_limit: float) -> None:
+    shop = FakeShop(quick_limit=quick_limit)
+
+    def later() -> Plan:
+        raise CannotCompress("no layer has a code")
+
+    if quick_limit < 0:
+        with pytest.raises(CannotCompress, match="no layer has a code"):
+            execute(CODES, cast("Workshop", shop), 10.0, later=later)
+        return
+    done = execute(CODES, cast("Workshop", shop), 10.0, later=later)
+    assert done.best is not None
+    assert 1 < done.best.ratio < 10
+    assert done.why == "the rest of the plan can't be done: no layer has a code"
+
+
 def test_the_quick_chain_leaves_time_for_training() -> None:
     slow, quick = (FakeShop(budget="100s", quick_limit=0.1, quick_seconds=seconds) for seconds in (15.0, 0.0))
     assert slow.run(CODES).best is not None
@@ -713,3 +731,17 @@ def test_what_is_tuned_is_what_is_carried_out(needed: float, tuned: str) -> None
     assert [dial.actions[0].kind for dial in asked] == [tuned]
     assert shop.made[-1][0].kind == "low-rank-layers"
     assert {actions[1].temperature for actions in shop.made} == {7.0}
+
+
+@pytest.mark.parametrize(("needed", "first"), [(6.0, "low-rank-layers"), (60.0, "structured-pruning")])
+@pytest.mark.parametrize(("family_ratio", "strategy"), [(3.0, "global"), (20.0, "convolutional")])
+def test_what_goes_on_below_is_widened_where_its_family_saves_too_little(
+    needed: float, first: str, family_ratio: float, strategy: str
+) -> None:
+    family = StructuredPruning(strategy="convolutional")
+    plan = Plan(steps=(LowRankLayers(), Distillation()), lesser=(family, Distillation()), decisions=())
+    shop = FakeShop(objective="compute", ranks_limit=0.1, limit=0.5, family_ratio=family_ratio)
+    shop.run(plan, needed)
+    assert shop.kinds()[0] == first
+    pruned = [actions[0] for actions in shop.made if isinstance(actions[0], StructuredPruning)]
+    assert {action.strategy for action in pruned} == {strategy}
