@@ -199,9 +199,14 @@ def _otherwise(heuristics: Heuristics, strategy: str, steps: list[Action], chose
     """Return the other change of the structure that is to go on below a missed target, None where there is none."""
     if len(heuristics.lesser_losses) < len(STRUCTURES):
         return None
-    ways = {"channels": channels(heuristics, strategy, walk(PRUNING, heuristics)[0]), "ranks": ranks(heuristics)}
-    other = ways[chosen.ask(LESSER)]
-    return None if other in steps else other
+    if chosen.ask(LESSER) == "ranks":
+        other: Action = ranks(heuristics)
+        return None if other in steps else other
+    other = channels(heuristics, strategy, walk(PRUNING, heuristics)[0])
+    if other in steps:
+        return None
+    chosen.ask(PRUNING)  # the report tells why these channels
+    return other
 
 
 def ranks(heuristics: Heuristics) -> LowRankLayers:

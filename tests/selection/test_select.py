@@ -294,6 +294,16 @@ def test_what_loses_less_below_the_target_goes_on_there(objective: str, best: st
     assert "where that misses the target, low-rank-layers goes on below it: it loses less there" in plan.notes
 
 
+def test_channels_that_go_on_below_are_ranked_by_the_trees() -> None:
+    ranks, channels_ = (
+        (("channels", float(way != "channels")), ("ranks", float(way != "ranks"))) for way in ("ranks", "channels")
+    )
+    plan = select(make(objective="compute", ratio_needed=9.0, structure_losses=ranks, lesser_losses=channels_))
+    assert [step.kind for step in plan.steps[:1] + plan.lesser[:1]] == ["low-rank-layers", "structured-pruning"]
+    asked = rules_asked(plan)
+    assert asked.index("T5") < asked.index("P1")
+
+
 @pytest.mark.parametrize("below", [(), (("ranks", 0.1),)])
 def test_without_two_ways_below_the_target_nothing_is_asked(below: tuple[tuple[str, float], ...]) -> None:
     plan = select(make(objective="compute", ratio_needed=9.0, lesser_losses=below))
