@@ -84,6 +84,8 @@ def make_plan(run: Run, progress: Progress) -> dict[str, Any]:
         "decisions": [decision.model_dump() for decision in chosen.decisions],
         "steps": [_step(step) for step in chosen.steps],
         "quick": [step.describe() for step in chosen.quick],
+        "lesser": [step.describe() for step in chosen.lesser],
+        "last": [step.describe() for step in chosen.last],
         "notes": [*brief.notes, *chosen.notes],
     })  # fmt: skip
 

@@ -53,7 +53,7 @@ def make_plan(run: Run, progress: Progress) -> dict[str, Any]:
     decision = {"rule": "D1", "question": "Can anything be trained?", "answer": "yes", "evidence": "9 samples"}
     return {"rows": [["size", f"{run.goal['target']} smaller", "4 000 -> 400 bytes"], ["train", "", "9 samples"]],
             "reached": False, "decisions": [decision], "steps": [step, step], "quick": [],
-            "notes": ["a note"]}  # fmt: skip
+            "lesser": [], "last": ["entropy-quantization"], "notes": ["a note"]}  # fmt: skip
 
 
 def carry_out(run: Run, place: Path, progress: Progress) -> dict[str, Any]:

@@ -44,6 +44,14 @@ function quick(plan) {
     h("p", { class: "note" }, "A plan that you change is carried out as you leave it, without this shortcut."));
 }
 
+/** What follows where the steps miss the target; plans of earlier versions don't say it. */
+function otherwise(plan) {
+  const told = [["as much as the floor permits, by", plan.lesser], ["without training,", plan.last]].filter(([, steps]) => steps && steps.length);
+  if (!told.length) return null;
+  return h("div", { class: "info" }, told.map(([how, steps]) =>
+    h("p", {}, `Where the steps miss the target: ${how} ${steps.map((line) => typeset(line)).join("; then ")}.`)));
+}
+
 /** One step: on or off, its settings as a form. */
 function stepItem(step, place, edited) {
   const kept = edited === null ? step.settings : edited;
@@ -72,7 +80,7 @@ export function planForm(run, failure, sent) {
   const changed = h("p", { class: "hint" });
   const list = h("ol", { class: "steps" }, items.map((each) => each.item));
   const form = h("form", { novalidate: true, onsubmit: submit }, alarm, about(plan),
-    h("h3", {}, plan.steps.length ? "Steps" : "No step is needed"), quick(plan), list,
+    h("h3", {}, plan.steps.length ? "Steps" : "No step is needed"), quick(plan), list, otherwise(plan),
     plan.notes.length ? h("details", {}, h("summary", {}, `${plan.notes.length} note${plan.notes.length === 1 ? "" : "s"}`), h("ul", { class: "plain note" }, plan.notes.map((note) => h("li", {}, typeset(note))))) : null,
     decisions(plan), h("div", { class: "actions" }, button, h("button", { type: "reset", class: "quiet" }, "Undo my changes")), changed);
 
@@ -129,5 +137,6 @@ export function planView(run) {
     : kept.map((step) => [titled(step.kind), Object.entries(step).filter(([key, value]) => key !== "kind" && value !== null).map(([key, value]) => `${key} ${value}`).join(", ")]);
   return h("div", {}, about(plan), h("h3", {}, kept === null ? "Steps" : "Steps, as changed by you"), kept === null ? quick(plan) : null,
     h("ol", { class: "steps" }, lines.map(([title, line]) => h("li", {}, h("div", {}, h("strong", {}, title), h("div", { class: "note" }, line))))),
+    kept === null ? otherwise(plan) : null,
     plan.notes.length ? h("ul", { class: "plain note" }, plan.notes.map((note) => h("li", {}, typeset(note)))) : null, decisions(plan));
 }
