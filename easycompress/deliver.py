@@ -27,7 +27,7 @@ from easycompress.measure.runtime import Runtime
 from easycompress.measure.statistics import paired_drop, within
 from easycompress.predictions import write_predictions
 from easycompress.report.html import render
-from easycompress.report.reading import value_of
+from easycompress.report.reading import disturbed_words, value_of
 from easycompress.report.sentence import sentence
 
 if TYPE_CHECKING:
@@ -131,6 +131,8 @@ def _judge(
     verdict = decide(target_met=target_met, drop_met=drop_met, certify=request.certify, certified=certified)
     if prepared.task.blind:
         verdict = "undecided"  # random inputs prove nothing
+    reasons = [executed.why if verdict == "target-missed" or not target_met else ""]
+    reasons += [disturbed_words(after.latency_ms) if goal.objective == "latency" else ""]
     summary = sentence(
         objective=goal.objective,
         target=goal.target,
@@ -142,7 +144,7 @@ def _judge(
         verdict=verdict,
         percent=metric.percent,
         estimated=goal.objective == "energy" and after.energy_mj.source == "estimated",
-        why=executed.why if verdict == "target-missed" or not target_met else None,
+        why="; ".join(reason for reason in reasons if reason) or None,
     )
     return Report(
         request=request.model_dump(mode="json"),

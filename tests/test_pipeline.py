@@ -405,6 +405,16 @@ def test_compute(run: Callable[..., Run]) -> None:
     assert report["baseline"]["macs"] == 24 * 9 * 64 + 32 * 24 * 9 * 16 + 512 * 48 + 48 * 6
 
 
+@pytest.mark.parametrize(("objective", "told"), [("latency", 1), ("size", 0)])
+def test_a_verdict_on_latency_says_what_others_took(
+    objective: str, told: int, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency.Others, "taken", lambda *_: 0.94)
+    done = run(objective=objective, target="1.01x", budget="none", max_drop="3%")
+    assert {entry["taken"] for entry in done.report["final"]["latency_ms"]} == {0.94}
+    assert done.report["summary"].count("other processes took 0.9 cores from the model's 1 thread") == told
+
+
 def test_latency_is_timed_and_widths_suit_the_processor(
     run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,8 @@ class Latency(Frozen):
     """Latency of one batch in ONNX Runtime: median and interquartile range in ms, over `runs` timed runs.
 
     `quantiles` of all of them, slow ones too, in ms at equal steps from the fastest (first) to the slowest (last);
-    empty where nobody kept them.
+    empty where nobody kept them. `taken` is how many cores other processes took from the threads meanwhile, on average;
+    None where the system doesn't tell.
     """
 
     batch: int
@@ -33,11 +34,13 @@ class Latency(Frozen):
     iqr: float
     threads: int
     runs: int
+    taken: float | None = None
     quantiles: tuple[float, ...] = ()
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(handler(self), "quantiles")
+        data = _without(handler(self), "quantiles")
+        return {key: value for key, value in data.items() if key != "taken" or value is not None}
 
 
 class Energy(Frozen):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from easycompress.core.inputs import repeated
 from easycompress.core.ledger import spending
 from easycompress.core.outcome import Latency
+from easycompress.measure.others import NOTICED, Others
 from easycompress.measure.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -64,36 +66,67 @@ DIGITS = 6
 """Significant digits of a quantile: the clock has no more."""
 
 
+@dataclass(frozen=True)
+class Round:
+    """The blocks [file][lap][run] of one set of sessions, and how many cores other processes took from them."""
+
+    blocks: list[list[list[float]]]
+    taken: float | None = None
+
+
 @spending("latency")
 def time_files(
     paths: list[Path], example: Inputs, batch: int, threads: int, rounds: int | None = None
 ) -> list[Latency]:
     """Return the latency of each file for one batch of `batch` samples made from `example` (n, ...).
 
-    `rounds` are ROUNDS unless said.
+    `rounds` are ROUNDS unless said. Those in which other processes took processors away are made up for by others, half
+    as many at most, and the quietest count: which ones is told by the system's count, not by the times.
     """
     inputs = repeated(example, batch)
-    made: list[list[list[list[float]]]] = [[] for _ in paths]
+    wanted = rounds or ROUNDS
+    made: list[Round] = []
     start = time.perf_counter()
-    for _ in range(rounds or ROUNDS):
-        blocks: list[list[list[float]]] = [[] for _ in paths]
-        for kept, times in zip(made, blocks, strict=True):
-            kept.append(times)
-        runtimes = [Runtime(path, threads) for path in paths]
-        feeds = [runtime.feeds(inputs) for runtime in runtimes]
-        round_start = time.perf_counter()
-        for runtime, fed in zip(runtimes, feeds, strict=True):
-            block(runtime, fed)
-        parts = min(max(math.ceil((time.perf_counter() - round_start) / LAP_SECONDS), 1), MOST_PARTS)
-        laps = 0
-        while laps < BLOCKS * parts or time.perf_counter() - round_start < PATIENCE * len(paths):
-            for runtime, fed, times in zip(runtimes, feeds, blocks, strict=True):
-                times.append(block(runtime, fed, max(WARM_UP // parts, LEAST_WARM_UP), BLOCK // parts))
-            laps += 1
-            late = time.perf_counter() - start > LONGEST_SECONDS * len(paths)
-            if late and sum(len(runs) for blocks_made in made[0] for runs in blocks_made) >= LEAST_RUNS:
-                return _summaries(made, batch, threads)
-    return _summaries(made, batch, threads)
+    while _lack(made, wanted) and not _enough(made, start, len(paths)):
+        made.append(_round(paths, inputs, threads, start, sum(_runs(each) for each in made)))
+    quietest = sorted(range(len(made)), key=lambda index: made[index].taken or 0.0)[:wanted]
+    return _summaries([made[index] for index in sorted(quietest)], batch, threads)
+
+
+def _lack(made: list[Round], wanted: int) -> bool:
+    """Tell whether another round is needed."""
+    quiet = sum((each.taken or 0.0) <= NOTICED for each in made)
+    return len(made) < wanted or (quiet < wanted and len(made) < wanted + wanted // 2)
+
+
+def _enough(made: list[Round], start: float, count: int) -> bool:
+    """Tell whether so many slow files were timed long enough."""
+    late = time.perf_counter() - start > LONGEST_SECONDS * count
+    return late and sum(_runs(each) for each in made) >= LEAST_RUNS
+
+
+def _runs(made: Round) -> int:
+    """Return the timed runs of each file."""
+    return sum(len(runs) for runs in made.blocks[0])
+
+
+def _round(paths: list[Path], inputs: Inputs, threads: int, start: float, runs: int) -> Round:
+    """Time fresh sessions of every file; `runs` were timed since `start`."""
+    others = Others()
+    made = Round([[] for _ in paths])
+    runtimes = [Runtime(path, threads) for path in paths]
+    feeds = [runtime.feeds(inputs) for runtime in runtimes]
+    begin = time.perf_counter()
+    for runtime, fed in zip(runtimes, feeds, strict=True):
+        block(runtime, fed)
+    parts = min(max(math.ceil((time.perf_counter() - begin) / LAP_SECONDS), 1), MOST_PARTS)
+    laps, late = 0, False
+    while not late and (laps < BLOCKS * parts or time.perf_counter() - begin < PATIENCE * len(paths)):
+        for runtime, fed, times in zip(runtimes, feeds, made.blocks, strict=True):
+            times.append(block(runtime, fed, max(WARM_UP // parts, LEAST_WARM_UP), BLOCK // parts))
+        laps += 1
+        late = time.perf_counter() - start > LONGEST_SECONDS * len(paths) and runs + _runs(made) >= LEAST_RUNS
+    return Round(made.blocks, others.taken(threads))
 
 
 def block(runtime: Runtime, feeds: Feeds, warm_up: int = WARM_UP, counted: int = BLOCK) -> list[float]:
@@ -108,10 +141,13 @@ def block(runtime: Runtime, feeds: Feeds, warm_up: int = WARM_UP, counted: int =
     return times
 
 
-def _summaries(files: list[list[list[list[float]]]], batch: int, threads: int) -> list[Latency]:
-    """Summarise all files' blocks [file][round][lap][run]."""
+def _summaries(made: list[Round], batch: int, threads: int) -> list[Latency]:
+    """Summarise all files' blocks; what was taken is the average of the rounds."""
+    files = [list(blocks) for blocks in zip(*(each.blocks for each in made), strict=True)]
     calm = _calm(files)
-    return [_summary(rounds, calm, batch, threads) for rounds in files]
+    told = [each.taken for each in made if each.taken is not None]
+    taken = round(float(np.mean(told)), 2) if told else None
+    return [_summary(rounds, calm, batch, threads, taken) for rounds in files]
 
 
 def _calm(files: list[list[list[list[float]]]]) -> list[list[bool]]:
@@ -126,7 +162,9 @@ def _calm(files: list[list[list[list[float]]]]) -> list[list[bool]]:
     return [[lap <= limit for lap in laps] for laps in together]
 
 
-def _summary(rounds: list[list[list[float]]], calm: list[list[bool]], batch: int, threads: int) -> Latency:
+def _summary(
+    rounds: list[list[list[float]]], calm: list[list[bool]], batch: int, threads: int, taken: float | None
+) -> Latency:
     """Summarise a file's blocks [round][lap][run]: the median of its rounds' medians, each of the runs of calm laps.
 
     So no single badly placed session can move it.
@@ -144,6 +182,7 @@ def _summary(rounds: list[list[list[float]]], calm: list[list[bool]], batch: int
         iqr=float(high - low),
         threads=threads,
         runs=len(every),
+        taken=taken,
         quantiles=tuple(float(f"{ms:.{DIGITS}g}") for ms in np.percentile(every, np.linspace(0, 100, QUANTILES))),
     )
 

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from easycompress.executor.told import tuning_words, turned_words
 from easycompress.report import bars, curves, latencies, layers, tree_drawing, trees, units
 from easycompress.report.chart import attempts, chart, floor_on_select
-from easycompress.report.reading import compared, goal_words, read, repeats_words
+from easycompress.report.reading import compared, disturbed_words, goal_words, read, repeats_words
 from easycompress.report.sentence import LABELS, bound, factor
 from easycompress.report.snippets import load_snippet, run_snippet, unpack_line
 from easycompress.report.svg import NARROW, WIDE
@@ -102,6 +102,7 @@ def render(report: Report) -> str:
         headlines=_headlines(report, reading),
         model=_model_line(report.profile),
         seeds=repeats_words(report, reading),
+        disturbed=disturbed_words(report.final.latency_ms),
         tuned="" if report.tuning is None else tuning_words(report.tuning, percent=reading.percent),
         turned=turned_words,
         rows=compared(report, reading),

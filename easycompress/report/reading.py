@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from easycompress.core.errors import BadInput
 from easycompress.core.goal import NO_FLOOR, Floor, Objective, Target, parse_floor, parse_objective, parse_target
 from easycompress.core.request import Request
+from easycompress.measure.others import NOTICED
 from easycompress.report import units
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from easycompress.core.outcome import Latency, Measurement, Report
 
@@ -151,6 +152,17 @@ def repeats_words(report: Report, reading: Reading) -> str:
         )
         said += f"; drop on select from {least} to {most}, mean {mean}, standard deviation {deviation}"
     return f"{said}; seed {repeats.delivered} is delivered"
+
+
+def disturbed_words(latencies: Sequence[Latency]) -> str:
+    """Return what other processes took from the timed threads, in one sentence; empty where the machine was quiet."""
+    timed = max(latencies, key=lambda latency: latency.taken or 0.0, default=None)
+    if timed is None or timed.taken is None or timed.taken <= NOTICED:
+        return ""
+    return (
+        f"while latency was measured other processes took {timed.taken:.1f} cores from the model's "
+        f"{units.threads(timed.threads)}: on a quiet machine it may come out otherwise"
+    )
 
 
 def goal_words(reading: Reading) -> str:

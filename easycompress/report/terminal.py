@@ -15,7 +15,7 @@ from easycompress.report.attempts import counted
 from easycompress.report.attempts import table as attempts_table
 from easycompress.report.columns import Column, table, wrapped
 from easycompress.report.live import Picture
-from easycompress.report.reading import compared, read, repeats_words
+from easycompress.report.reading import compared, disturbed_words, read, repeats_words
 from easycompress.report.region import Region
 from easycompress.report.sparkline import BARS
 
@@ -165,8 +165,9 @@ class Terminal:
             columns = (Column("", cut="end"), *[Column(head, right=True) for head in ("Before", "After", "Change")])
             rows = [(row.label, row.before, row.after, row.change) for row in compared(report, read(report))]
             self._print(table(columns, rows, self._width))
-            if seeds := repeats_words(report, read(report)):
-                self._print(Text(f"\n{wrapped(seeds, self._width)}"))
+            for told in (disturbed_words(report.final.latency_ms), repeats_words(report, read(report))):
+                if told and told not in report.summary:
+                    self._print(Text(f"\n{wrapped(told, self._width)}"))
             if report.tuning is not None:
                 told = tuning_words(report.tuning, percent=read(report).percent)
                 self._print(Text(f"\n{wrapped(told, self._width)}"))

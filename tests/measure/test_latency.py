@@ -48,7 +48,12 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def summary_of(*rounds: list[float], batch: int = 1, threads: int = 1) -> Latency:
     """Return the summary of rounds of one lap each, all of them calm."""
-    return latency._summary([[times] for times in rounds], [[True]] * len(rounds), batch, threads)
+    return latency._summary([[times] for times in rounds], [[True]] * len(rounds), batch, threads, None)
+
+
+def rounds_of(files: list[list[list[list[float]]]], *taken: float) -> list[latency.Round]:
+    """Return the rounds of files' blocks [file][round][lap][run]."""
+    return [latency.Round(list(blocks), *taken) for blocks in zip(*files, strict=True)]
 
 
 def test_the_slowest_tenth_is_dropped() -> None:
@@ -86,7 +91,7 @@ def test_seconds_in_which_the_machine_was_slow_count_for_no_file() -> None:
         for file, ms in enumerate((8.0, 4.0))
     ]
     assert latency._calm(files) == [[True, False, False, True], [False, True, True, True]]
-    before, after = latency._summaries(files, 1, 2)
+    before, after = latency._summaries(rounds_of(files), 1, 2)
     assert (before.median, after.median) == (8.0, 4.0)
     assert (before.runs, after.quantiles[-1]) == (160, 8.0)  # what was slow is still told
 
@@ -94,7 +99,7 @@ def test_seconds_in_which_the_machine_was_slow_count_for_no_file() -> None:
 def test_where_most_laps_are_slow_both_files_are_judged_in_slow_ones() -> None:
     speeds = [1, *[2] * 9]
     files = [[[[speed * ms] * 20 for speed in speeds]] for ms in (8.0, 4.0)]
-    before, after = latency._summaries(files, 1, 2)
+    before, after = latency._summaries(rounds_of(files), 1, 2)
     assert (before.median, after.median) == (16.0, 8.0)
 
 
@@ -192,6 +197,52 @@ def test_every_input_is_fed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert seen[0]["words"].tolist() == [[1, 2], [3, 4], [1, 2]]
     assert seen[0]["words"].dtype == np.int64
     assert seen[0]["numbers"].shape == (3, 6)
+
+
+class Noise:
+    """Stands for Others: tells how many cores were taken in each round."""
+
+    def __init__(self, *taken: float | None) -> None:
+        self.told, self.left = [], list(taken)
+
+    def __call__(self) -> Noise:
+        return self
+
+    def taken(self, threads: int) -> float | None:
+        self.told.append(threads)
+        return self.left.pop(0)
+
+
+def timed(files: list[Path], noise: Noise, monkeypatch: pytest.MonkeyPatch, rounds: int) -> Latency:
+    monkeypatch.setattr(latency, "Others", noise)
+    return time_files(files[1:], nets.images(2), 1, 2, rounds)[0]
+
+
+@pytest.mark.parametrize(
+    ("taken", "rounds", "left", "mean"),
+    [
+        ((0.1, 0.0), 2, 0, 0.05),
+        ((0.1, 1.0, 0.1), 2, 0, 0.1),  # one more, and the loud one doesn't count
+        ((1.0, 0.9, 0.8, 0.7), 2, 1, 0.85),  # half as many more at most
+        ((1.0, 0.5, 0.5, 0.5, 0.0, 0.3, 0.2), 4, 1, 0.33),
+        ((None, None), 2, 0, None),
+    ],
+)
+def test_rounds_that_others_disturb_are_made_up_for(
+    files: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    taken: tuple[float | None, ...],
+    rounds: int,
+    left: int,
+    mean: float | None,
+) -> None:
+    noise = Noise(*taken)
+    found = timed(files, noise, monkeypatch, rounds)
+    assert found.taken == mean
+    assert found.runs == rounds * latency.BLOCKS * latency.BLOCK
+    assert len(noise.left) == left
+    assert set(noise.told) == {2}
+    assert ("taken" in found.model_dump()) is (mean is not None)
 
 
 def test_there_is_at_least_one_core() -> None:

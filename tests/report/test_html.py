@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import easycompress
-from easycompress.core.outcome import Artifact, Report, StepRecord, Verdict
+from easycompress.core.outcome import Artifact, Latency, Report, StepRecord, Verdict
 from easycompress.core.request import Request
 from easycompress.report import html
 from easycompress.report.chart import Plane, attempts, chart
@@ -517,3 +517,11 @@ def test_the_snippet_back_into_pytorch_runs_as_it_is(
     assert out == "out/"
     made = given() if callable(given) else given
     assert made == factory or type(made).__name__ == factory
+
+
+def test_a_disturbed_latency_says_so_beside_its_drawing(report: Report) -> None:
+    times = Latency(batch=1, median=3.0, iqr=1.0, threads=2, runs=60, taken=0.94, quantiles=(1, 2, 3, 4, 5))
+    before, after = (each.model_copy(update={"latency_ms": (times,)}) for each in (report.baseline, report.final))
+    text = Page(render(report.model_copy(update={"baseline": before, "final": after}))).everything()
+    assert "While latency was measured other processes took 0.9 cores from the model's 2 threads" in text
+    assert "other processes took" not in Page(render(report)).everything()

@@ -14,13 +14,13 @@ from rich.console import Console
 from easycompress.artifact.rows import TensorRow
 from easycompress.core.errors import BadInput
 from easycompress.core.goal import Objective, parse_target
-from easycompress.core.outcome import Drop, Report, Verdict
+from easycompress.core.outcome import Drop, Latency, Report, Verdict
 from easycompress.core.plan import Action, Decision, Plan
 from easycompress.core.profile import LayerProfile, ModelProfile
 from easycompress.metrics import METRICS
 from easycompress.report import units
 from easycompress.report.columns import Column, table, wrapped
-from easycompress.report.reading import compared, goal_words, read
+from easycompress.report.reading import compared, disturbed_words, goal_words, read
 from easycompress.report.sentence import sentence
 from easycompress.report.terminal import MOST_LAYERS, Screen, Terminal
 
@@ -479,3 +479,28 @@ def test_each_objective_has_its_numbers(report: Report) -> None:
 def test_a_gain_in_quality_is_called_better(report: Report) -> None:
     gain = report.model_copy(update={"drop": report.drop.model_copy(update={"estimate": -0.1})})
     assert compared(gain, read(report))[0].change == "better by 0.10"
+
+
+def latencies(*taken: float | None) -> tuple[Latency, ...]:
+    return tuple(
+        Latency(batch=batch, median=1.0, iqr=0.1, threads=2, runs=60, taken=cores)
+        for batch, cores in enumerate(taken, 1)
+    )
+
+
+@pytest.mark.parametrize("taken", [(), (None,), (0.0, 0.2)])
+def test_nothing_is_said_of_a_quiet_machine(taken: tuple[float | None, ...]) -> None:
+    assert disturbed_words(latencies(*taken)) == ""
+
+
+def test_what_was_taken_while_latency_was_measured_is_told_once(report: Report) -> None:
+    final = report.final.model_copy(update={"latency_ms": latencies(0.1, 0.94, None)})
+    told = disturbed_words(final.latency_ms)
+    assert told == (
+        "while latency was measured other processes took 0.9 cores from the model's 2 threads: on a quiet machine it "
+        "may come out otherwise"
+    )
+    for summary in (report.summary, f"{report.summary}; {told}"):
+        console = screen(tty=False)
+        Terminal(console=console).closing(report.model_copy(update={"final": final, "summary": summary}))
+        assert written(console).count(told) == 1
