@@ -31,7 +31,8 @@ INTRODUCTION = (
     "those on the wall, of the processor, and by the report of training and C steps; the peak is the "
     "process's, and what the smallest rows take is Python's, torch's and the runtime's. The exponent is the slope in "
     "logarithms between the two largest rows, of the processor's seconds and of the memory over the column's least: 1 "
-    "is proportional. Other work ran on the machine: *load* is its average over a minute."
+    "is proportional. *load* is the average over a minute, the row's own process included. A peak is at least that of "
+    "the process that started it: the 1.59 and 5.66 GB below the widest net's row are inherited, and no row's own."
 )
 
 
